@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract between the two halves: /etc/hearth/engines.json, written by the role ``engines``.
+
+The box half knows nothing of the catalog. What it knows of an engine is here, complete and resolved.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hearth.errors import ContractError, UnknownModelError
+
+PATH = Path("/etc/hearth/engines.json")
+SCHEMA = 1
+
+EngineKind = Literal["llama.cpp", "vllm", "sglang", "ollama"]
+Lane = Literal["main", "utility"]
+Start = Literal["boot", "demand", "manual"]
+Capability = Literal["chat", "tools", "reasoning", "vision", "embeddings", "rerank"]
+
+
+class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One engine as the box runs it: one model, one unit, one port on loopback.
+
+    ``memory_gib`` is in GiB (2**30 bytes); both timeouts are in seconds.
+    """
+
+    name: str
+    engine: EngineKind
+    unit: str
+    container: str
+    image: str
+    model_path: str
+    port: int
+    served_name: str
+    lane: Lane
+    start: Start
+    memory_gib: float
+    capabilities: tuple[Capability, ...]
+    aliases: tuple[str, ...]
+    start_timeout_s: int
+    stop_timeout_s: int
+
+    @property
+    def base_url(self) -> str:
+        """The engine's own address, on the box's loopback."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All engines of this box. ``key_file`` is an env file with the key that engines ask for."""
+
+    schema: int
+    key_file: str
+    engines: tuple[Engine, ...]
+
+    def find(self, name: str) -> Engine:
+        """The engine called ``name``, by its name or one of its aliases.
+
+        Raises UnknownModelError, with the closest known name where one is close.
+        """
+        known: dict[str, Engine] = {}
+        for engine in self.engines:
+            for key in (engine.name, *engine.aliases):
+                known[key] = engine
+        if name in known:
+            return known[name]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f": did you mean {close[0]!r}? known: " if close else "; known: "
+        raise UnknownModelError(f"unknown model {name!r}{hint}{', '.join(sorted(known)) or 'none'}")
+
+
+class _Version(msgspec.Struct):
+    """Only the field that says how to read the rest."""
+
+    schema: int
+
+
+def load(path: Path = PATH) -> Contract:
+    """Read the contract.
+
+    Raises ContractError where the file is missing, is not what the schema says, or is of another schema version.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ContractError(f"{path} is missing: run site.yml against this box first") from None
+    except OSError as error:
+        raise ContractError(f"{path} cannot be read ({error.strerror}): run this as root") from None
+    try:
+        schema = msgspec.json.decode(raw, type=_Version).schema
+        if schema != SCHEMA:
+            raise ContractError(
+                f"{path} has schema {schema}, this version of hearth reads schema {SCHEMA}: run site.yml again"
+            )
+        return msgspec.json.decode(raw, type=Contract)
+    except msgspec.DecodeError as error:
+        raise ContractError(f"{path} is not valid ({error}): run site.yml again") from None
+
+
+def read_key(contract: Contract) -> str:
+    """The key that engines of this box ask for; empty where there is none.
+
+    Raises ContractError where the file exists but may not be read.
+    """
+    try:
+        text = Path(contract.key_file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise ContractError(f"{contract.key_file} cannot be read ({error.strerror}): run this as root") from None
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        if name == "LLAMA_API_KEY":
+            return value.strip()
+    return ""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine says of itself over HTTP: is it ready, what does it serve, does it answer.
+
+Endpoints: llama-server (tools/server/README.md), vLLM (OpenAI-compatible server) and SGLang answer ``GET /health``
+with 200 once the model is loaded; Ollama has no /health and answers ``GET /`` as soon as it listens.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Any
+
+import requests
+
+from hearth.contract import Engine
+from hearth.errors import EngineFailedError
+
+# Readiness is to be noticed within 100 ms (issue 4, "Speed"); one probe costs about 2 ms.
+INTERVAL_S = 0.1
+# A loaded engine answers /health at once; a hung one must not hold the caller.
+_PROBE_TIMEOUT_S = 5.0
+_OK = 200
+
+
+def _health_path(engine: Engine) -> str:
+    return "/" if engine.engine == "ollama" else "/health"
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def is_healthy(engine: Engine, session: requests.Session) -> bool:
+    """True when the engine says that its model is loaded."""
+    try:
+        answer = session.get(engine.base_url + _health_path(engine), timeout=_PROBE_TIMEOUT_S)
+    except requests.RequestException:
+        return False
+    return answer.status_code == _OK
+
+
+def wait_ready(engine: Engine, timeout_s: float, pid: int | None = None) -> float:
+    """Wait until the engine is healthy; returns the seconds that took.
+
+    Where ``pid`` is given, its end ends the wait at once: systemd does not stop an ExecStartPost when the main process
+    dies. Raises EngineFailedError when the process ends, or after ``timeout_s`` seconds.
+    """
+    begun = time.monotonic()
+    watch = _ProcessWatch(pid)
+    session = requests.Session()
+    try:
+        while True:
+            healthy = is_healthy(engine, session)
+            # Asked after the probe: a stranger on the port may have answered it while our process died.
+            if watch.ended():
+                raise EngineFailedError(f"engine {engine.name} ended while it was loading: see its log")
+            elapsed = time.monotonic() - begun
+            if healthy:
+                return elapsed
+            if elapsed >= timeout_s:
+                raise EngineFailedError(
+                    f"engine {engine.name} did not become ready on port {engine.port} within {timeout_s:g} s: "
+                    "see its log, or raise its start_timeout_s"
+                )
+            watch.sleep(min(INTERVAL_S, max(0.0, timeout_s - elapsed)))
+    finally:
+        session.close()
+        watch.close()
+
+
+class _ProcessWatch:
+    """Sleeps that end early when a process does (by pidfd, so that a reused pid cannot fool it)."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._fd: int | None = None
+        self._gone = False
+        self._poll = select.poll()
+        if pid is not None:
+            try:
+                self._fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._gone = True
+            else:
+                self._poll.register(self._fd, select.POLLIN)
+
+    def ended(self) -> bool:
+        return self._gone or bool(self._fd is not None and self._poll.poll(0))
+
+    def sleep(self, seconds: float) -> None:
+        self._poll.poll(seconds * 1000)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+def served_names(engine: Engine, key: str) -> list[str]:
+    """The model ids of ``GET /v1/models``, sorted. Raises EngineFailedError."""
+    answer = _ask(engine, "GET", "/v1/models", key, timeout_s=_PROBE_TIMEOUT_S)
+    try:
+        return sorted(str(item["id"]) for item in answer["data"])
+    except (KeyError, TypeError):
+        raise EngineFailedError(f"engine {engine.name} answered /v1/models with something else: {answer!r}") from None
+
+
+def assert_serves(engine: Engine, key: str) -> None:
+    """Raises EngineFailedError unless the engine serves exactly the name it should."""
+    names = served_names(engine, key)
+    if names != [engine.served_name]:
+        raise EngineFailedError(
+            f"engine {engine.name} on port {engine.port} serves {', '.join(names) or 'nothing'} "
+            f"instead of {engine.served_name}: check its argv, or who else listens on that port"
+        )
+
+
+def chat(engine: Engine, key: str, prompt: str, max_tokens: int, timeout_s: float) -> str:
+    """The text of one chat completion. Raises EngineFailedError where there is none."""
+    body = {
+        "model": engine.served_name,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+    }
+    answer = _ask(engine, "POST", "/v1/chat/completions", key, timeout_s, body)
+    try:
+        message = answer["choices"][0]["message"]
+        # A reasoning model may spend the whole budget thinking: that is an answer too.
+        text = message.get("content") or message.get("reasoning_content") or ""
+        if not isinstance(text, str):
+            raise TypeError
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise EngineFailedError(f"engine {engine.name} answered a chat with something else: {answer!r}") from None
+    if not text:
+        raise EngineFailedError(f"engine {engine.name} answered a chat with nothing")
+    return text
+
+
+def embed(engine: Engine, key: str, text: str, timeout_s: float) -> int:
+    """The number of dimensions of one embedding. Raises EngineFailedError where there is none."""
+    answer = _ask(engine, "POST", "/v1/embeddings", key, timeout_s, {"model": engine.served_name, "input": text})
+    try:
+        vector = answer["data"][0]["embedding"]
+        if not vector or not all(isinstance(value, (int, float)) for value in vector):
+            raise TypeError
+    except (KeyError, IndexError, TypeError):
+        raise EngineFailedError(f"engine {engine.name} answered an embedding with something else") from None
+    return len(vector)
+
+
+def _ask(
+    engine: Engine, method: str, path: str, key: str, timeout_s: float, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    url = engine.base_url + path
+    try:
+        answer = requests.request(method, url, json=body, headers=_headers(key), timeout=timeout_s)
+    except requests.RequestException as error:
+        raise EngineFailedError(
+            f"engine {engine.name} gave no answer to {method} {url} ({type(error).__name__}): see its log"
+        ) from None
+    if answer.status_code != _OK:
+        raise EngineFailedError(
+            f"engine {engine.name} answered {method} {path} with HTTP {answer.status_code}: {answer.text[:200].strip()}"
+        )
+    try:
+        decoded = answer.json()
+    except ValueError:
+        decoded = None
+    if not isinstance(decoded, dict):
+        raise EngineFailedError(f"engine {engine.name} answered {method} {path} with no JSON object")
+    return decoded

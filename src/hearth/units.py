@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""systemd over D-Bus: states of units, and jobs that are waited for by signal, never by polling."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from dbus_fast import BusType, DBusError, Message, MessageType
+from dbus_fast.aio import MessageBus
+
+from hearth.errors import SystemdError
+
+_SERVICE = "org.freedesktop.systemd1"
+_ROOT = "/org/freedesktop/systemd1"
+_MANAGER = "org.freedesktop.systemd1.Manager"
+
+
+class UnitState(msgspec.Struct, frozen=True, kw_only=True):
+    """What systemd says of a unit. ``started_us`` is microseconds since the epoch, 0 if never started."""
+
+    unit: str
+    load: str
+    active: str
+    sub: str
+    enabled: bool
+    result: str
+    main_pid: int
+    started_us: int
+    fragment: str
+
+    @property
+    def is_up(self) -> bool:
+        """Ready: start-up finished and not on its way down."""
+        return self.active == "active"
+
+    @property
+    def is_coming(self) -> bool:
+        """Ready, or on its way up."""
+        return self.active in ("active", "activating", "reloading")
+
+    @property
+    def is_alive(self) -> bool:
+        """Holding memory, or about to: everything but stopped and failed."""
+        return self.active not in ("inactive", "failed")
+
+
+class Systemd:
+    """A connection to the system's service manager; use it as an async context manager.
+
+    Every method raises SystemdError with systemd's own words.
+    """
+
+    def __init__(self) -> None:
+        self._bus: MessageBus | None = None
+        self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._finished: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        bus = MessageBus(bus_type=BusType.SYSTEM)
+        try:
+            self._bus = await bus.connect()
+        except (OSError, DBusError, EOFError) as error:
+            raise SystemdError(
+                f"systemd cannot be reached over D-Bus ({error}): is this a systemd host, and are you root?"
+            ) from None
+        self._bus.add_message_handler(self._on_message)
+        await self._call("Subscribe")
+        rule = f"type='signal',sender='{_SERVICE}',interface='{_MANAGER}',member='JobRemoved'"
+        await self._request(
+            Message(
+                destination="org.freedesktop.DBus",
+                path="/org/freedesktop/DBus",
+                interface="org.freedesktop.DBus",
+                member="AddMatch",
+                signature="s",
+                body=[rule],
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bus is not None:
+            self._bus.disconnect()
+            self._bus = None
+
+    def _on_message(self, message: Message) -> bool:
+        if message.message_type is MessageType.SIGNAL and message.member == "JobRemoved":
+            _, path, _, result = message.body
+            future = self._jobs.pop(path, None)
+            if future is None:
+                # The signal may overtake the answer to the call that made the job.
+                self._finished[path] = result
+            elif not future.done():
+                future.set_result(result)
+        return False
+
+    async def _request(self, message: Message) -> list[Any]:
+        if self._bus is None:
+            raise SystemdError("not connected to systemd")
+        try:
+            answer = await self._bus.call(message)
+        except (OSError, EOFError) as error:
+            raise SystemdError(f"the connection to systemd broke ({error}): try again") from None
+        if answer is None:
+            raise SystemdError(f"systemd gave no answer to {message.member}: try again")
+        if answer.message_type is MessageType.ERROR:
+            words = answer.body[0] if answer.body else answer.error_name
+            raise SystemdError(f"systemd refused {message.member}: {words}")
+        body: list[Any] = answer.body
+        return body
+
+    async def _call(self, member: str, signature: str = "", *body: object) -> list[Any]:
+        return await self._request(
+            Message(
+                destination=_SERVICE,
+                path=_ROOT,
+                interface=_MANAGER,
+                member=member,
+                signature=signature,
+                body=list(body),
+            )
+        )
+
+    async def _properties(self, path: str, interface: str) -> dict[str, Any]:
+        answer = await self._request(
+            Message(
+                destination=_SERVICE,
+                path=path,
+                interface="org.freedesktop.DBus.Properties",
+                member="GetAll",
+                signature="s",
+                body=[interface],
+            )
+        )
+        return {name: variant.value for name, variant in answer[0].items()}
+
+    async def state(self, unit: str) -> UnitState:
+        """The state of one unit, loaded or not."""
+        path = (await self._call("LoadUnit", "s", unit))[0]
+        general = await self._properties(path, "org.freedesktop.systemd1.Unit")
+        service = await self._properties(path, "org.freedesktop.systemd1.Service")
+        return UnitState(
+            unit=unit,
+            load=general["LoadState"],
+            active=general["ActiveState"],
+            sub=general["SubState"],
+            enabled=general["UnitFileState"] in ("enabled", "enabled-runtime"),
+            result=service["Result"],
+            main_pid=service["MainPID"],
+            started_us=service["ExecMainStartTimestamp"],
+            fragment=general["FragmentPath"],
+        )
+
+    async def states(self, units: list[str]) -> dict[str, UnitState]:
+        """The states of several units, asked for at the same time."""
+        answers = await asyncio.gather(*(self.state(unit) for unit in units))
+        return {state.unit: state for state in answers}
+
+    async def start(self, unit: str, timeout_s: float) -> str:
+        """Start a unit and wait for its job. Returns systemd's word for how it ended ("done", "failed", …).
+
+        A unit that hit its start limit is forgiven first: whoever calls this asked for a start.
+        """
+        state = await self.state(unit)
+        if state.active == "failed":
+            await self._call("ResetFailedUnit", "s", unit)
+        return await self._job("StartUnit", unit, timeout_s)
+
+    async def stop(self, unit: str, timeout_s: float) -> str:
+        """Stop a unit and wait for its job. Returns systemd's word for how it ended."""
+        return await self._job("StopUnit", unit, timeout_s)
+
+    async def _job(self, member: str, unit: str, timeout_s: float) -> str:
+        path = (await self._call(member, "ss", unit, "replace"))[0]
+        if path in self._finished:
+            return self._finished.pop(path)
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._jobs[path] = future
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise SystemdError(
+                f"systemd did not finish {member} of {unit} within {timeout_s:g} s: see systemctl status {unit}"
+            ) from None
+        finally:
+            self._jobs.pop(path, None)
+
+    async def enable(self, unit: str) -> None:
+        """Have the unit started at boot."""
+        await self._call("EnableUnitFiles", "asbb", [unit], False, False)
+        await self._call("Reload")
+
+    async def disable(self, units: list[str]) -> None:
+        """No longer have the units started at boot. Running ones go on running."""
+        await self._call("DisableUnitFiles", "asb", units, False)
+        await self._call("Reload")
+
+
+def log_tail(unit: str, lines: int = 20) -> tuple[str, ...]:
+    """The last lines of the unit's journal, of its newest run; empty where the journal says nothing."""
+    invocation = subprocess.run(
+        ["systemctl", "show", "--value", "--property=InvocationID", unit],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    ).stdout.strip()
+    which = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else [f"--unit={unit}"]
+    answer = subprocess.run(
+        ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", *which],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=10,
+        check=False,
+    )
+    return tuple(line for line in answer.stdout.splitlines() if line.strip())
