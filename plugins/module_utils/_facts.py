@@ -98,13 +98,16 @@ def memory(text: str) -> dict[str, float]:
 
 
 def docker(root: Path) -> dict[str, Any]:
-    """``installed`` (an engine's binary is there), ``version`` (of the running one, else empty), ``error``."""
+    """``installed`` (an engine's binary is there), ``packaged`` (it is the distribution's own package docker.io),
+    ``version`` (of the running one, else empty) and ``error``.
+    """
+    packaged = (root / "var/lib/dpkg/info/docker.io.list").exists()
     installed = any((root / folder / "dockerd").exists() for folder in ("usr/bin", "usr/sbin", "usr/local/bin"))
     try:
         answer = _docker_get(str(root / "run/docker.sock"), "/version")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return {"installed": installed, "version": "", "error": str(error)}
-    return {"installed": True, "version": str(answer.get("Version", "")), "error": ""}
+        return {"installed": installed, "packaged": packaged, "version": "", "error": str(error)}
+    return {"installed": True, "packaged": packaged, "version": str(answer.get("Version", "")), "error": ""}
 
 
 class _UnixConnection(http.client.HTTPConnection):

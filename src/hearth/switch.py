@@ -90,6 +90,9 @@ async def _switch(contract: Contract, target: Engine | None, lane: str, boot: bo
         plan = plan_switch(contract, states, target, sick, boot, lane)
         if dry or not (plan.changes or plan.wait):
             return Outcome(plan=plan, active=plan.target)
+        if target is not None and plan.start:
+            # Before anything is stopped: what cannot start must not cost the model that runs.
+            transition.admit(target)
         stop_s = start_s = 0.0
         leaving = [*plan.stop, *([plan.target] if plan.restart and plan.target else [])]
         for name in leaving:

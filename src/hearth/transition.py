@@ -42,7 +42,7 @@ def is_sick(engine: Engine, state: UnitState, key: str) -> bool:
             if not probe.is_healthy(engine, session):
                 return True
         probe.assert_serves(engine, key)
-    except HearthError:
+    except (HearthError, TimeoutError):
         return True
     return False
 

@@ -45,23 +45,19 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def artifact(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Path:
     folder = tmp_path_factory.mktemp("build")
     run(ROOT / "scripts" / "copy-tree.sh", folder / "tree", cwd=ROOT, env=env)
-    run(
-        "ansible-galaxy", "collection", "build", "--output-path", folder, folder / "tree", cwd=folder, env=env
-    )
+    run("ansible-galaxy", "collection", "build", "--output-path", folder, folder / "tree", cwd=folder, env=env)
     (built,) = folder.glob("hearth-spark-*.tar.gz")
     return built
 
 
 @pytest.fixture(scope="module")
-def installed(
-    tmp_path_factory: pytest.TempPathFactory, artifact: Path, env: dict[str, str]
-) -> dict[str, str]:
+def installed(tmp_path_factory: pytest.TempPathFactory, artifact: Path, env: dict[str, str]) -> dict[str, str]:
     """The environment with the artifact in an otherwise empty collections folder."""
     folder = tmp_path_factory.mktemp("collections")
     run("ansible-galaxy", "collection", "install", "-p", folder, artifact, cwd=folder, env=env)
-    assert [path.name for path in (folder / "ansible_collections").iterdir() if path.suffix != ".info"] == [
-        "hearth"
-    ], "the dependencies come with the ansible package"
+    assert [path.name for path in (folder / "ansible_collections").iterdir() if path.suffix != ".info"] == ["hearth"], (
+        "the dependencies come with the ansible package"
+    )
     return {**env, "ANSIBLE_COLLECTIONS_PATH": str(folder)}
 
 

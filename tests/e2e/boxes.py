@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes for black-box tests: each a container with systemd and a Docker engine of its own, made as the demo's is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYBOOK = str(Path(sys.executable).parent / "ansible-playbook")
+# Longest play of these tests: a fresh box takes about a minute here.
+PLAY_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished play: its exit code, its output, and the counts of its recap."""
+
+    code: int
+    output: str
+
+    def count(self, name: str) -> int:
+        """A count of the recap, such as changed or failed, over all hosts."""
+        return sum(int(value) for value in re.findall(rf"^\S+ +: .*\b{name}=(\d+)", self.output, flags=re.MULTILINE))
+
+    @property
+    def flat(self) -> str:
+        """The output on one line, so that a sentence can be looked for that was wrapped."""
+        return re.sub(r"\s+", " ", self.output).replace("''", "'")
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules that were executed on the box, from the output of -vvv."""
+        return re.findall(r"^Using module file \S+/(\w+)\.py$", self.output, flags=re.MULTILINE)
+
+    @property
+    def changed_tasks(self) -> list[str]:
+        """The names of the tasks that changed something."""
+        task, found = "", []
+        for line in self.output.splitlines():
+            if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*)\]", line):
+                task = match[1]
+            elif line.startswith("changed: ") and (not found or found[-1] != task):
+                found.append(task)
+        return found
+
+
+class Box:
+    """A box, driven as a user would: by ansible-playbook from outside, by a shell inside."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.inventory = folder / f"{name}.json"
+        lab = json.loads((ROOT / ".cache/lab/facts.json").read_text(encoding="utf-8"))
+        self.image: str = lab["llama_image"]
+        self.write_inventory()
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """The two models of the lab, as an inventory says them."""
+        common = {"engine": "llama.cpp", "image": self.image, "context": 512, "memory_gib": 0.3}
+        return {
+            "tiny-a": {**common, "file": "tiny/tiny-a/tiny-a.gguf", "start": "boot"},
+            "tiny-b": {**common, "file": "tiny/tiny-b/tiny-b.gguf"},
+        }
+
+    def write_inventory(self, **variables: Any) -> None:
+        """Write the inventory; ``variables`` stand beside and above the usual ones."""
+        host = {
+            "ansible_connection": "community.docker.docker",
+            "ansible_host": self.name,
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "layout_user": "spark",
+            "engines_gpu": "none",
+            "engines_models": self.models(),
+            **variables,
+        }
+        group = {"hosts": {self.name: host}, "vars": {"lab_cache": str(ROOT / ".cache/lab")}}
+        self.inventory.write_text(json.dumps({"all": {"children": {"sparks": group}}}), encoding="utf-8")
+
+    def _command(self, words: tuple[str, ...]) -> list[str]:
+        return [PLAYBOOK, "-i", str(self.inventory), *words]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "300"}
+
+    def play(self, *words: str) -> Run:
+        """Run ansible-playbook to its end."""
+        done = subprocess.run(
+            self._command(words),
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PLAY_TIMEOUT_S,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def ok(self, *words: str) -> Run:
+        """Run ansible-playbook and insist on success."""
+        run = self.play(*words)
+        assert run.code == 0, run.output[-6000:]
+        return run
+
+    def play_until_killed(self, task: str, seconds: float, *words: str) -> None:
+        """Start a play and kill it, with all it started here, ``seconds`` after the task begins."""
+        with subprocess.Popen(
+            self._command(words),
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            seen = []
+            for line in process.stdout or ():
+                seen.append(line)
+                if task in line:
+                    break
+            else:
+                pytest.fail(f"the play ended before {task!r}:\n{''.join(seen)[-3000:]}")
+            time.sleep(seconds)
+            assert process.poll() is None, f"the play ended within {seconds} s of {task!r}"
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def sh(self, script: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a shell script inside."""
+        return subprocess.run(
+            ["docker", "exec", self.name, "sh", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def out(self, script: str, timeout_s: float = 120) -> str:
+        """Run a shell script inside, insist on success, and give what it printed."""
+        done = self.sh(script, timeout_s)
+        assert done.returncode == 0, f"{script}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def python(self, script: str) -> str:
+        """Run a Python script inside with the runtime's interpreter."""
+        return self.out(f"/opt/hearth/venv/bin/python -c {shlex.quote(script)}")
+
+    def active(self) -> list[str]:
+        """The models that are up, by ``hearth status``."""
+        return [row["name"] for row in json.loads(self.out("hearth status --json")) if row["state"] == "active"]
+
+    def cut_power(self) -> None:
+        """Stop everything inside at once, and boot again."""
+        subprocess.run(["docker", "kill", self.name], check=True, capture_output=True)
+        subprocess.run(["docker", "start", self.name], check=True, capture_output=True)
+        self.wait_booted()
+
+    def wait_booted(self) -> None:
+        """Wait until systemd has started what it starts at boot."""
+        deadline = time.monotonic() + 120
+        while self.sh("systemctl is-system-running").stdout.strip() not in ("running", "degraded"):
+            assert time.monotonic() < deadline, self.sh("systemctl list-jobs").stdout
+            time.sleep(0.5)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""site.yml on a finished box: it changes nothing, cheaply, tells the truth, and keeps what people chose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from boxes import Box
+
+# "Budget: a no-change site.yml runs at most 15 modules" (design: sets, not loops).
+MODULE_BUDGET = 15
+
+
+@pytest.fixture(autouse=True)
+def _as_found(box: Box) -> Iterator[None]:
+    yield
+    box.write_inventory()
+    box.ok("site.yml")
+    box.ok("switch.yml", "-e", "model=tiny-a")
+
+
+def test_a_second_run_changes_nothing_within_the_budget_of_modules(box: Box) -> None:
+    run = box.ok("site.yml", "-vvv")
+
+    assert run.changed_tasks == []
+    assert len(run.modules) <= MODULE_BUDGET, run.modules
+
+
+def test_check_mode_on_a_finished_box_finds_nothing_to_do(box: Box) -> None:
+    run = box.ok("site.yml", "--check", "--diff")
+
+    assert run.count("changed") == 0, run.changed_tasks
+
+
+def test_check_mode_foretells_a_changed_model_and_changes_nothing(box: Box) -> None:
+    models = box.models()
+    models["tiny-a"]["context"] = 256
+    box.write_inventory(engines_models=models)
+    before = box.out(
+        "sha256sum /etc/systemd/system/hearth-engine-*.service; systemctl show -P MainPID hearth-engine-tiny-a"
+    )
+
+    check = box.ok("site.yml", "--check", "--diff")
+    assert "+    --ctx-size 256" in check.output
+    assert (
+        box.out("sha256sum /etc/systemd/system/hearth-engine-*.service; systemctl show -P MainPID hearth-engine-tiny-a")
+        == before
+    )
+
+    real = box.ok("site.yml")
+    assert set(check.changed_tasks) <= set(real.changed_tasks)
+    assert "--ctx-size 256" in box.out("tr '\\0' ' ' </proc/$(systemctl show -P MainPID hearth-engine-tiny-a)/cmdline")
+    assert box.ok("site.yml").count("changed") == 0
+
+
+def test_a_model_that_somebody_switched_to_stays(box: Box) -> None:
+    box.ok("switch.yml", "-e", "model=tiny-b")
+
+    run = box.ok("site.yml")
+
+    assert run.count("changed") == 0, run.changed_tasks
+    assert box.active() == ["tiny-b"]
+
+
+def test_a_model_that_leaves_the_inventory_leaves_the_box(box: Box) -> None:
+    models = box.models()
+    del models["tiny-a"]
+    models["tiny-b"]["start"] = "boot"
+    box.write_inventory(engines_models=models)
+
+    box.ok("site.yml")
+
+    assert box.active() == ["tiny-b"]
+    assert box.out("ls /etc/systemd/system | grep hearth-engine") == "hearth-engine-tiny-b.service"
+    assert box.out("docker ps --format '{{.Names}}'") == "hearth-tiny-b"
+    assert box.ok("site.yml").count("changed") == 0
+
+
+def test_what_people_put_into_the_tree_is_left_alone(box: Box) -> None:
+    box.out(
+        "cd /home/spark/ai && mkdir -p /srv/big && chown spark /srv/big && rmdir models/phi4 && ln -s /srv/big models/phi4"
+        " && chmod 0700 projects && echo mine >logs/mine && chmod 0640 logs/mine && chown root logs/mine"
+    )
+    seen = "cd /home/spark/ai && stat -c '%n %a %U:%G %F' models/phi4 projects logs/mine && cat logs/mine"
+    before = box.out(seen)
+
+    run = box.ok("site.yml")
+
+    assert run.count("changed") == 0, run.changed_tasks
+    assert box.out(seen) == before
+    box.out("cd /home/spark/ai && rm models/phi4 logs/mine && chmod 0755 projects")
+
+
+def test_a_folder_that_a_container_took_for_root_is_given_back(box: Box) -> None:
+    box.out("chown root:root /home/spark/ai/cache/huggingface")
+
+    box.ok("site.yml")
+
+    assert box.out("stat -c %U /home/spark/ai/cache/huggingface") == "spark"
