@@ -98,8 +98,10 @@ def memory(text: str) -> dict[str, float]:
 
 
 def docker(root: Path) -> dict[str, Any]:
-    """``installed`` (an engine's binary is there), ``packaged`` (it is the distribution's own package docker.io),
-    ``version`` (of the running one, else empty) and ``error``.
+    """Is there a Docker engine, whose is it, and does it answer?
+
+    ``installed``: an engine's binary is there; ``packaged``: it is the distribution's own package docker.io;
+    ``version`` of the running one, else empty, and then ``error``.
     """
     packaged = (root / "var/lib/dpkg/info/docker.io.list").exists()
     installed = any((root / folder / "dockerd").exists() for folder in ("usr/bin", "usr/sbin", "usr/local/bin"))

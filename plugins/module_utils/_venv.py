@@ -135,7 +135,7 @@ def _fill(wanted: Wanted, home: Path) -> None:
         file.write_text(text, encoding="utf-8")
     pip = [str(home / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-input"]
     _run(
-        [*pip, "--require-hashes", "--only-binary", ":all:", "--retries", "2", "--timeout", "20", "-r", str(lock)],
+        [*pip, "--require-hashes", "--only-binary", ":all:", "--timeout", "20", "-r", str(lock)],
         wanted,
         "the runtime's packages could not be installed from PyPI: check the box's network, or name a mirror in "
         "runtime_pip_environment (PIP_INDEX_URL)",

@@ -29,11 +29,11 @@ def test_dgx_os_without_docker_gets_no_other_docker(fresh_box: Box) -> None:
 
 
 def test_a_box_without_network_is_told_and_healed_by_the_next_run(fresh_box: Box) -> None:
-    fresh_box.out("cp /etc/resolv.conf /root/resolv.conf && echo nameserver 127.0.0.1 >/etc/resolv.conf")
+    fresh_box.out("cp /etc/resolv.conf /var/resolv.conf && echo nameserver 127.0.0.1 >/etc/resolv.conf")
 
     run = fresh_box.play("site.yml")
 
-    fresh_box.out("cat /root/resolv.conf >/etc/resolv.conf")
+    fresh_box.out("cat /var/resolv.conf >/etc/resolv.conf")
     assert run.code != 0
     assert "could not be installed from the box's apt sources" in run.flat
     assert "Check the box's network and /etc/apt/sources.list*, then run this again" in run.flat

@@ -79,7 +79,8 @@ def test_a_model_that_leaves_the_inventory_leaves_the_box(box: Box) -> None:
 
 def test_what_people_put_into_the_tree_is_left_alone(box: Box) -> None:
     box.out(
-        "cd /home/spark/ai && mkdir -p /srv/big && chown spark /srv/big && rmdir models/phi4 && ln -s /srv/big models/phi4"
+        "cd /home/spark/ai && mkdir -p /srv/big && chown spark /srv/big"
+        " && rmdir models/phi4 && ln -s /srv/big models/phi4"
         " && chmod 0700 projects && echo mine >logs/mine && chmod 0640 logs/mine && chown root logs/mine"
     )
     seen = "cd /home/spark/ai && stat -c '%n %a %U:%G %F' models/phi4 projects logs/mine && cat logs/mine"

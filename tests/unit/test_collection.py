@@ -91,9 +91,7 @@ def test_role_options_are_its_defaults(role: str) -> None:
 def test_role_defaults_have_the_documented_values(role: str) -> None:
     values = defaults(role)
     documented = {
-        name: option["default"]
-        for name, option in main_spec(role).get("options", {}).items()
-        if "default" in option
+        name: option["default"] for name, option in main_spec(role).get("options", {}).items() if "default" in option
     }
 
     assert {name: values.get(name) for name in documented} == documented

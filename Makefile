@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+# What people type. Everything works from any folder with `make -C <this folder> <target>`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# The targets share caches and a lab: one after the other. A -j of the caller changes nothing.
+.NOTPARALLEL:
+
+ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+BIN := $(ROOT)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+INVENTORY ?= inventory/spark.yml
+SCENARIO ?= default
+# More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
+ARGS ?=
+
+.PHONY: help demo demo-down site test lint sanity unit molecule e2e lab build lock clean FORCE
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(ROOT)/Makefile
+
+# The script looks by itself whether there is anything to do.
+.venv/.ready: FORCE
+	@PYTHON="$(PYTHON)" $(ROOT)/scripts/venv.sh
+
+demo: .venv/.ready ## a box on this machine, provisioned and answering; the first run takes some minutes
+	@cd $(ROOT) && $(BIN)/python -m lab.demo up
+
+demo-down: ## remove the demo: box, registry, network, and the engine if it was started for it
+	@$(ROOT)/lab/demo-down.sh
+
+site: .venv/.ready ## provision real boxes: INVENTORY=inventory/spark.yml, ARGS="--check --diff"
+	@cd $(ROOT) && $(BIN)/ansible-playbook -i $(INVENTORY) site.yml $(ARGS)
+
+test: .venv/.ready ## lint, sanity, unit, molecule and e2e; the last line is pytest's
+	@for stage in lint sanity unit molecule e2e; do \
+	  echo "== $$stage"; \
+	  $(MAKE) -C $(ROOT) $$stage || { echo "make test: $$stage failed. Once mended, 'make $$stage' runs it alone." >&2; exit 1; }; \
+	done
+
+lint: .venv/.ready ## ansible-lint, ruff, mypy, yamllint, antsibull-docs, shellcheck
+	@cd $(ROOT) && scripts/lint.sh
+
+sanity: .venv/.ready ## ansible-test sanity
+	@cd $(ROOT) && scripts/sanity.sh
+
+unit: .venv/.ready ## unit tests
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit $(ARGS)
+
+molecule: .venv/.ready ## a scenario on a box of its own: SCENARIO=default (or: all)
+	@$(ROOT)/lab/molecule.sh "$(SCENARIO)" $(ARGS)
+
+e2e: .venv/.ready ## tests that take a whole box or an installed artifact
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+lab: .venv/.ready ## what boxes are made from: engine, images, registry, models
+	@$(ROOT)/lab/up.sh
+
+build: .venv/.ready ## the collection as an artifact in dist/
+	@cd $(ROOT) && mkdir -p dist && $(BIN)/ansible-galaxy collection build --force --output-path dist
+
+lock: .venv/.ready ## resolve the requirements anew
+	@cd $(ROOT) && scripts/lock.sh
+
+clean: ## remove .venv, .cache and everything of the lab, images too
+	@$(ROOT)/lab/clean.sh

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that boxes are made from: engine, images, registry, models. Quick when it is all there.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+"${here}/engine.sh" up
+"${here}/images.sh"
+"${here}/registry.sh" up
+"${here}/models.sh"
