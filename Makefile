@@ -54,6 +54,7 @@ molecule: .venv/.ready ## a scenario on a box of its own: SCENARIO=default (or: 
 	@$(ROOT)/lab/molecule.sh "$(SCENARIO)" $(ARGS)
 
 e2e: .venv/.ready ## tests that take a whole box or an installed artifact
+	@$(ROOT)/lab/tools.sh ssh=openssh-client
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 lab: .venv/.ready ## what boxes are made from: engine, images, registry, models

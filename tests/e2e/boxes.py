@@ -158,6 +158,14 @@ class Box:
         """Run a Python script inside with the runtime's interpreter."""
         return self.out(f"/opt/hearth/venv/bin/python -c {shlex.quote(script)}")
 
+    def address(self) -> str:
+        """The box's address on the lab's network."""
+        form = '{{(index .NetworkSettings.Networks "hearth-lab").IPAddress}}'
+        shown = subprocess.run(
+            ["docker", "container", "inspect", "--format", form, self.name], capture_output=True, text=True, check=True
+        )
+        return shown.stdout.strip()
+
     def active(self) -> list[str]:
         """The models that are up, by ``hearth status``."""
         return [row["name"] for row in json.loads(self.out("hearth status --json")) if row["state"] == "active"]

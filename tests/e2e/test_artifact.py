@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+from boxes import Box, Run
 
 pytestmark = pytest.mark.slow
 
@@ -145,3 +146,12 @@ def test_package_builds_from_the_artifact(artifact: Path, tmp_path: Path, env: d
     wheel = run(sys.executable, "-c", build, cwd=tmp_path / "box", env=env).split()[-1]
 
     assert wheel.startswith("hearth-")
+
+
+def test_a_box_that_the_checkout_made_is_right_for_the_artifact_too(
+    box: Box, installed: dict[str, str], tmp_path: Path
+) -> None:
+    said = run("ansible-playbook", "-i", box.inventory, "hearth.spark.site", cwd=tmp_path, env=installed)
+
+    assert Run(0, said).count("changed") == 0, said
+    assert Run(0, said).count("ok") > 0, said

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The filters, as a play uses them."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.hearth.spark.plugins.filter import misspelt, model_paths, resolve_engines, tree
+
+SPARK = {"name": "spark", "uid": 1000, "gid": 1001, "home": "/home/spark"}
+GOOD: dict[str, Any] = {
+    "engine": "llama.cpp",
+    "image": "registry.example/llama.cpp@sha256:0",
+    "file": "qwen3/tiny/tiny.gguf",
+    "memory_gib": 1,
+}
+
+
+@pytest.mark.parametrize("module", [misspelt, model_paths, resolve_engines, tree])
+def test_a_filter_is_found_by_the_name_that_its_documentation_has(module: Any) -> None:
+    name = yaml.safe_load(module.DOCUMENTATION)["name"]
+
+    assert list(module.FilterModule().filters()) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentences"),
+    [
+        ("engines_modles", ["engines_modles: unknown variable; did you mean engines_models?"]),
+        ("layout_usr", ["layout_usr: unknown variable; did you mean layout_user?"]),
+        ("engines_models", []),
+        ("engines_port", []),
+        ("ansible_user", []),
+        ("my_own", []),
+    ],
+)
+def test_misspelt_finds_slips_and_leaves_other_peoples_names_alone(name: str, sentences: list[str]) -> None:
+    known = ["engines_models", "engines_pull", "engines_gpu", "layout_user", "layout_root"]
+
+    assert misspelt.misspelt([name], known) == sentences
+
+
+def test_misspelt_tells_each_slip_once_and_in_order() -> None:
+    slips = misspelt.misspelt(["layout_usr", "engines_modles", "layout_usr"], ["layout_user", "engines_models"])
+
+    assert [slip.split(":")[0] for slip in slips] == ["engines_modles", "layout_usr"]
+
+
+def test_model_paths_are_below_the_models_folder_sorted_and_each_named_once() -> None:
+    models = {"b": {"file": "x/b.gguf"}, "a": {"file": "x/a.gguf"}, "c": {"file": "x/a.gguf"}}
+
+    assert model_paths.model_paths(models, "~/ai") == ["~/ai/models/x/a.gguf", "~/ai/models/x/b.gguf"]
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        None,
+        "scout",
+        ["scout"],
+        {},
+        {"scout": None},
+        {"scout": "x/a.gguf"},
+        {"scout": {}},
+        {"scout": {"file": None}},
+        {"scout": {"file": ["x/a.gguf"]}},
+        {"scout": {"file": {"path": "x/a.gguf"}}},
+        {"scout": {"file": True}},
+    ],
+)
+def test_model_paths_leaves_out_what_is_not_well_formed(models: Any) -> None:
+    assert model_paths.model_paths(models, "~/ai") == []
+
+
+def paths(folders: list[str], root: str = "~/ai") -> list[str]:
+    return [entry["path"] for entry in tree.tree(folders, root, SPARK)]
+
+
+def test_a_tree_names_every_folder_on_the_way_parents_first() -> None:
+    assert paths(["models/qwen3", "logs"]) == [
+        "/home/spark/ai",
+        "/home/spark/ai/logs",
+        "/home/spark/ai/models",
+        "/home/spark/ai/models/qwen3",
+    ]
+
+
+def test_the_folders_of_a_tree_are_adopted_for_its_user() -> None:
+    assert tree.tree([], "/srv/ai", SPARK, "0750") == [
+        {"path": "/srv/ai", "state": "directory", "owner": "spark", "mode": "0750", "adopt": True}
+    ]
+
+
+@pytest.mark.parametrize(
+    "root", ["~/ai/", "~/ai//", "~/./ai", "/home/spark/ai/", "/home/spark//ai", "/home/./spark/ai"]
+)
+def test_however_the_root_of_a_tree_is_written_nothing_outside_it_is_named(root: str) -> None:
+    assert paths(["models/qwen3"], root) == [
+        "/home/spark/ai",
+        "/home/spark/ai/models",
+        "/home/spark/ai/models/qwen3",
+    ]
+
+
+@given(
+    folders=st.lists(
+        st.lists(st.sampled_from(["a", "b", ".", "c d"]), min_size=1, max_size=4).map("/".join), max_size=5
+    ),
+    root=st.sampled_from(["~/ai", "~/ai/", "/srv", "/srv/", "/srv/ai"]),
+)
+def test_a_tree_stays_below_its_root_is_complete_and_has_parents_first(folders: list[str], root: str) -> None:
+    top = posixpath.normpath(root.replace("~", "/home/spark"))
+
+    named = paths(folders, root)
+
+    assert len(set(named)) == len(named)
+    assert named[0] == top
+    assert all(posixpath.dirname(path) in named[:index] for index, path in enumerate(named) if index)
+    assert {posixpath.normpath(f"{top}/{folder}") for folder in folders} <= set(named)
+
+
+def resolve(**models: Any) -> dict[str, Any]:
+    return resolve_engines.resolve_engines(models, "/home/spark/ai/models", "/home/spark/ai/cache", SPARK, "none")
+
+
+def test_resolved_engines_have_a_unit_each_and_a_cache_of_the_users() -> None:
+    resolved = resolve(scout=GOOD, phi=GOOD)
+
+    assert [entry["path"] for entry in resolved["entries"]] == [
+        "/home/spark/ai/cache/llama.cpp",
+        "/etc/systemd/system/hearth-engine-phi.service",
+        "/etc/systemd/system/hearth-engine-scout.service",
+    ]
+    assert resolved["entries"][0]["owner"] == "spark"
+    assert resolved["entries"][1]["vars"]["engine"] == resolved["engines"][0]
+
+
+def test_resolved_engines_run_as_the_user() -> None:
+    assert "--user 1000:1001" in resolve(scout=GOOD)["engines"][0]["exec_start"]
+
+
+@pytest.mark.parametrize(
+    ("models", "default", "utility"),
+    [
+        ({"scout": GOOD, "phi": GOOD}, "", []),
+        ({"scout": {**GOOD, "start": "boot"}, "phi": GOOD}, "scout", []),
+        (
+            {
+                "scout": {**GOOD, "start": "boot"},
+                "embed": {**GOOD, "start": "boot", "lane": "utility"},
+                "rerank": {**GOOD, "start": "boot", "lane": "utility"},
+                "other": {**GOOD, "lane": "utility"},
+            },
+            "scout",
+            ["embed", "rerank"],
+        ),
+        ({"embed": {**GOOD, "start": "boot", "lane": "utility"}}, "", ["embed"]),
+        ({}, "", []),
+    ],
+)
+def test_resolved_engines_tell_what_starts_at_boot(models: dict[str, Any], default: str, utility: list[str]) -> None:
+    resolved = resolve(**models)
+
+    assert (resolved["default"], resolved["utility"]) == (default, utility)
+
+
+def test_resolved_engines_can_be_kept_in_a_variable() -> None:
+    resolved = resolve(scout=GOOD)
+
+    assert json.loads(json.dumps(resolved)) == resolved
+
+
+def test_a_model_that_could_not_run_fails_the_play_with_its_sentence() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"^engines_models\.scout\.file: is required"):
+        resolve(scout={**GOOD, "file": None})

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules, run as Ansible runs them, in this process."""
+
+from __future__ import annotations
+
+import getpass
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+import hearth
+from hearth import contract, transition, units
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer
+
+Run = Callable[..., dict[str, Any]]
+PLUGINS = "ansible_collections.hearth.spark.plugins.modules"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a module with arguments and give back what it says."""
+
+    def call(name: str, /, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        module = importlib.import_module(f"{PLUGINS}.{name}")
+        with (
+            patch_module_args({**arguments, "_ansible_check_mode": check, "_ansible_diff": True}),
+            pytest.raises(SystemExit),
+        ):
+            module.main()
+        said: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return said
+
+    return call
+
+
+class TestFiles:
+    def test_check_mode_foretells_the_real_run_and_the_second_one_changes_nothing(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        (tmp_path / "old.service").write_text("[Unit]\n")
+        (tmp_path / "b").write_text("other\n")
+        wanted: dict[str, Any] = {
+            "entries": [
+                {"path": f"{tmp_path}/d/a", "content": "1\n", "mode": "0600"},
+                {"path": f"{tmp_path}/d", "state": "directory"},
+                {"path": f"{tmp_path}/b", "content": "2\n", "secret": True},
+            ],
+            "purge": [{"folder": str(tmp_path), "pattern": "*.service"}],
+        }
+
+        foretold = run("files", check=True, **wanted)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "old.service"]
+        real = run("files", **wanted)
+        again = run("files", **wanted)
+
+        outcome = ("changed", "paths", "diff")
+        assert [foretold[key] for key in outcome] == [real[key] for key in outcome]
+        assert real["paths"] == [f"{tmp_path}/{name}" for name in ("d", "b", "d/a", "old.service")]
+        assert [again[key] for key in outcome] == [False, [], []]
+
+    @pytest.mark.parametrize("check", [True, False])
+    def test_what_cannot_be_done_is_one_sentence(self, run: Run, tmp_path: Path, check: bool) -> None:
+        (tmp_path / "d").write_text("")
+
+        said = run("files", check=check, entries=[{"path": f"{tmp_path}/d", "state": "directory"}])
+
+        assert said["failed"]
+        assert said["msg"].startswith(f"{tmp_path}/d: is in the way")
+        assert said["paths"] == []
+
+    def test_a_secret_is_in_nothing_that_is_said(self, run: Run, tmp_path: Path) -> None:
+        said = run("files", entries=[{"path": f"{tmp_path}/key", "generate": "KEY={token}\n", "secret": True}])
+
+        token = (tmp_path / "key").read_text().strip().removeprefix("KEY=")
+        # Ansible shows the arguments too; the token is made on the box, so it is in none of them.
+        assert token not in json.dumps(said)
+
+    def test_a_misspelt_option_is_named(self, run: Run) -> None:
+        said = run("files", entries=[{"path": "/etc/a", "contents": "x"}])
+
+        assert said["failed"]
+        assert "contents" in said["msg"]
+
+
+class TestSparkFacts:
+    def test_a_user_and_what_is_in_his_home(self, run: Run) -> None:
+        said = run("spark_facts", user=getpass.getuser(), paths=["~/", "/nonexistent"])
+
+        spark = said["ansible_facts"]["spark"]
+        assert not said["changed"]
+        assert spark["user"]["name"] == getpass.getuser()
+        assert spark["paths"]["~/"] == {**spark["paths"]["~/"], "path": spark["user"]["home"], "is_dir": True}
+        assert spark["paths"]["/nonexistent"]["exists"] is False
+        assert spark["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
+
+    @pytest.mark.parametrize("user", ["", "no-such-user"])
+    def test_a_user_who_does_not_exist_is_empty(self, run: Run, user: str) -> None:
+        assert run("spark_facts", user=user)["ansible_facts"]["spark"]["user"] == {}
+
+    def test_check_mode_reads_as_well(self, run: Run) -> None:
+        assert run("spark_facts", check=True)["ansible_facts"]["spark"]["memory"]["total_gib"] > 0
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine, server: ScriptedServer, tmp_path: Path) -> contract.Engine:
+    model = tmp_path / "scout.gguf"
+    model.touch()
+    return make_engine("scout", port=server.port, model_path=str(model))
+
+
+@pytest.fixture
+def on_the_box(
+    engine: contract.Engine,
+    make_contract: Callable[..., contract.Contract],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """engines.json is where the modules read it."""
+    path = tmp_path / "engines.json"
+    path.write_bytes(msgspec.json.encode(make_contract(engine)))
+    real = contract.load
+    monkeypatch.setattr(contract, "load", lambda: real(path))
+
+
+@pytest.mark.parametrize("name", ["active_model", "engine_health"])
+class TestModulesOnEngines:
+    """What those that act on engines say where they cannot."""
+
+    def test_a_package_of_another_version_names_the_play_to_run(
+        self, run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hearth, "__version__", "9.9.9")
+
+        assert run(name, name="scout")["msg"] == (
+            "the box has hearth 9.9.9 and this collection is made for 0.1.0: run site.yml"
+        )
+
+    def test_a_package_that_is_missing_names_the_play_and_the_interpreter(
+        self, run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "hearth", None)
+
+        sentence = run(name, name="scout")["msg"]
+
+        assert sentence.startswith(f"{sys.executable} has no package hearth (")
+        assert "run site.yml against this box first" in sentence
+        assert sentence.endswith("ansible_python_interpreter=/opt/hearth/venv/bin/python")
+
+    @pytest.mark.parametrize("check", [True, False])
+    @pytest.mark.usefixtures("on_the_box")
+    def test_an_unknown_model_is_answered_with_the_closest_one(
+        self, run: Run, name: str, check: bool, fake_systemd: Callable[..., FakeSystemd]
+    ) -> None:
+        fake_systemd()
+
+        said = run(name, check=check, name="scuot")
+
+        assert said["failed"]
+        assert said["msg"] == "unknown model 'scuot': did you mean 'scout'? known: scout"
+        assert said["log"] == []
+
+
+@pytest.mark.usefixtures("on_the_box")
+class TestActiveModel:
+    def test_check_mode_foretells_the_real_run_and_the_second_one_changes_nothing(
+        self,
+        run: Run,
+        engine: contract.Engine,
+        server: ScriptedServer,
+        make_state: MakeState,
+        fake_systemd: Callable[..., FakeSystemd],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        systemd = fake_systemd(make_state(engine))
+        server.serves("scout")
+        # The test's server has the port all the time.
+        monkeypatch.setattr(transition, "admit", lambda _: None)
+
+        foretold = run("active_model", check=True, name="scout")
+        assert systemd.calls == []
+        real = run("active_model", name="scout")
+        again = run("active_model", name="scout")
+
+        outcome = ("changed", "active", "before", "actions", "diff")
+        assert [foretold[key] for key in outcome] == [real[key] for key in outcome]
+        assert real["actions"] == ["start scout", "start scout at boot"]
+        assert real["diff"] == {"before": "active: none\n", "after": "active: scout\n"}
+        assert (again["changed"], again["actions"], again["before"]) == (False, [], ["scout"])
+
+    def test_none_stops_the_lane(
+        self, run: Run, engine: contract.Engine, make_state: MakeState, fake_systemd: Callable[..., FakeSystemd]
+    ) -> None:
+        fake_systemd(make_state(engine, "active", enabled=True))
+
+        said = run("active_model", name="none")
+
+        assert (said["active"], said["before"]) == ("none", ["scout"])
+        assert said["actions"] == ["stop scout", "no longer start scout at boot"]
+
+    def test_a_failure_has_the_engines_log(
+        self,
+        run: Run,
+        engine: contract.Engine,
+        make_state: MakeState,
+        fake_systemd: Callable[..., FakeSystemd],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        # The test's server has the port all the time.
+        monkeypatch.setattr(transition, "admit", lambda _: None)
+        fake_systemd(make_state(engine)).start_ends[engine.unit] = ("failed", "exit-code")
+
+        said = run("active_model", name="scout")
+
+        assert said["failed"]
+        assert said["msg"] == "engine scout failed to start"
+        assert said["log"] == ["last words of hearth-engine-scout.service"]
+
+
+@pytest.mark.usefixtures("on_the_box")
+class TestEngineHealth:
+    def test_an_engine_that_is_well_tells_how_long_it_took(self, run: Run, server: ScriptedServer) -> None:
+        server.serves("scout")
+
+        said = run("engine_health", name="scout")
+
+        assert not said["changed"]
+        assert (said["name"], said["url"]) == ("scout", f"http://127.0.0.1:{server.port}")
+        assert (said["answer"], said["dimensions"]) == ("", 0)
+        assert set(said["seconds"]) == {"ready", "models", "chat", "embedding"}
+
+    def test_the_questions_are_asked(self, run: Run, server: ScriptedServer) -> None:
+        server.serves("scout")
+        server.script["/v1/chat/completions"] = [(200, {"choices": [{"message": {"content": "Hello."}}]})]
+        server.script["/v1/embeddings"] = [(200, {"data": [{"embedding": [0.1, 0.2]}]})]
+
+        said = run("engine_health", name="scout", chat="Say hello.", embedding="text", max_tokens=3)
+
+        assert (said["answer"], said["dimensions"]) == ("Hello.", 2)
+        assert [body["max_tokens"] for _, path, _, body in server.seen if "chat" in path] == [3]
+
+    def test_an_engine_that_is_not_ready_in_time_fails_with_its_log(
+        self, run: Run, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server.script["/health"] = [(503, {})]
+        monkeypatch.setattr(units, "log_tail", lambda unit: (f"last words of {unit}",))
+
+        said = run("engine_health", name="scout", timeout=0.1)
+
+        assert said["failed"]
+        assert "did not become ready" in said["msg"]
+        assert said["log"] == ["last words of hearth-engine-scout.service"]
