@@ -67,13 +67,16 @@ start=$SECONDS
 cd "$tree"
 log=$root/.cache/sanity/last.log
 status=0
-HOME=$home ansible-test sanity --python "$version" --color no "$@" 2>&1 | tee "$log" || status=$?
+# The names of the tests as they begin; all the rest, which is mostly pip's, is in the log.
+HOME=$home ansible-test sanity --python "$version" --color no "$@" 2>&1 | tee "$log" |
+    sed -nu 's/^Running sanity test "\(.*\)"$/  \1/p' || status=$?
 if grep -q 'All targets skipped' "$log"; then
     echo "sanity.sh: ansible-test found no files in $tree: nothing was tested." >&2
     status=1
 fi
 if ((status)); then
-    echo "sanity: failed after $((SECONDS - start)) s" >&2
+    grep -E '^(ERROR|FATAL)' "$log" >&2 || tail -n 20 "$log" >&2
+    echo "sanity: failed after $((SECONDS - start)) s; the whole log: .cache/sanity/last.log" >&2
     exit "$status"
 fi
 echo "sanity: passed in $((SECONDS - start)) s"

@@ -43,8 +43,9 @@ def model_paths(models: Any, root: str) -> list[str]:
     """See DOCUMENTATION."""
     if not isinstance(models, Mapping):
         return []
-    files = {model["file"] for model in models.values() if isinstance(model, Mapping) and "file" in model}
-    return sorted(posixpath.join(root, "models", str(file)) for file in files)
+    named = [model.get("file") for model in models.values() if isinstance(model, Mapping)]
+    files = {file for file in named if isinstance(file, str) and file}
+    return sorted(posixpath.join(root, "models", file) for file in files)
 
 
 class FilterModule:

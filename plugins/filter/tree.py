@@ -44,16 +44,17 @@ _value:
 """
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
 def tree(folders: Iterable[str], root: str, user: Mapping[str, Any], mode: str = "0755") -> list[dict[str, Any]]:
     """See DOCUMENTATION."""
-    top = posixpath.join(user["home"], root[2:]) if root.startswith("~/") else root
+    top = posixpath.normpath(re.sub(r"^~(?=/|$)", lambda _: user["home"], root))
     paths = {top}
     for folder in folders:
-        path = posixpath.join(top, posixpath.normpath(folder))
+        path = posixpath.normpath(posixpath.join(top, folder))
         while path != top and path not in paths:
             paths.add(path)
             path = posixpath.dirname(path)

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# The one key of a CDI spec that matters here, in YAML or JSON: no YAML library can be counted on on a fresh host.
+_KIND = re.compile(r"""(?:^|[\s{,])["']?kind["']?\s*:\s*["']?([\w.-]+/[\w.-]+)""")
 _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN is 10
 
 
@@ -137,8 +139,9 @@ def cdi_kinds(root: Path) -> list[str]:
     """The kinds of device that CDI specs offer, such as nvidia.com/gpu."""
     kinds: set[str] = set()
     for folder in ("etc/cdi", "var/run/cdi", "run/cdi"):
-        for spec in sorted((root / folder).glob("*")):
-            kinds.update(re.findall(r"""^\s*["']?kind["']?\s*:\s*["']?([\w./-]+)""", _text(spec), flags=re.MULTILINE))
+        # By their endings, as Docker and every other reader of CDI chooses them.
+        for spec in sorted([*(root / folder).glob("*.json"), *(root / folder).glob("*.yaml")]):
+            kinds.update(_KIND.findall(_text(spec)))
     return sorted(kinds)
 
 
@@ -151,15 +154,28 @@ def listening(root: Path) -> dict[str, str]:
             if len(fields) > 9 and fields[3] == _LISTEN:
                 inodes[fields[9]] = str(int(fields[1].rpartition(":")[2], 16))
     ports = dict.fromkeys(sorted(set(inodes.values()), key=int), "")
-    for link in (root / "proc").glob("[0-9]*/fd/*"):
+    for process in (root / "proc").glob("[0-9]*"):
+        for inode in _sockets(process):
+            if inode in inodes:
+                ports[inodes[inode]] = _text(process / "comm").strip()
+    return ports
+
+
+def _sockets(process: Path) -> list[str]:
+    """The inodes of a process's sockets; none where it has ended meanwhile or is not ours to look at."""
+    found = []
+    try:
+        links = list((process / "fd").iterdir())
+    except OSError:
+        return []
+    for link in links:
         try:
             target = str(link.readlink())
         except OSError:
             continue
-        inode = target[8:-1] if target.startswith("socket:[") else ""
-        if inode in inodes:
-            ports[inodes[inode]] = _text(link.parent.parent / "comm").strip()
-    return ports
+        if target.startswith("socket:["):
+            found.append(target[8:-1])
+    return found
 
 
 def engine_units() -> dict[str, str]:

@@ -11,6 +11,7 @@ import fnmatch
 import grp
 import os
 import pwd
+import re
 import secrets
 import stat
 import tempfile
@@ -82,7 +83,7 @@ def apply(entries: list[Entry], purges: list[Purge], check: bool) -> Result:
             else:
                 _file(entry, result, check)
         except OSError as error:
-            raise FileSetError(f"{error.filename or entry.path}: {error.strerror}") from error
+            raise FileSetError(f"{entry.path}: {error.strerror}") from error
     kept = {entry.path for entry in entries if entry.state != "absent"}
     for purge in purges:
         if not purge.folder.is_dir():
@@ -161,25 +162,30 @@ def _file(entry: Entry, result: Result, check: bool) -> None:
     if current is not None and stat.S_ISDIR(current.st_mode):
         raise FileSetError(f"{entry.path}: is a folder, a file should be there: move it and run this again")
     regular = current is not None and stat.S_ISREG(current.st_mode)
-    before = entry.path.read_text(encoding="utf-8", errors="replace") if regular else ""
+    have = entry.path.read_bytes() if regular else b""
     if entry.generate:
-        content = before if regular else entry.generate.replace("{token}", secrets.token_urlsafe(32))
+        wanted = have if regular else entry.generate.replace("{token}", secrets.token_urlsafe(32)).encode()
     else:
-        content = entry.content
-    if regular and before == content:
+        wanted = entry.content.encode()
+    if regular and have == wanted:
         if current is not None:
             _set_attributes(entry.path, current, entry.mode, uid, gid, result, check)
         return
-    shown = (HIDDEN if regular else "", HIDDEN) if entry.secret else (before, content)
+    shown = (HIDDEN if regular else "", HIDDEN) if entry.secret else (_shown(have), _shown(wanted))
     result.add(entry.path, *shown)
     if not check:
-        _write(entry.path, content, entry.mode, uid, gid)
+        _write(entry.path, wanted, entry.mode, uid, gid)
 
 
-def _write(path: Path, content: str, mode: int, uid: int, gid: int) -> None:
+def _shown(content: bytes) -> str:
+    """Text for a diff."""
+    return content.decode(errors="replace")
+
+
+def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        with os.fdopen(descriptor, "wb") as handle:
             os.fchown(descriptor, uid, gid)
             os.fchmod(descriptor, mode)
             handle.write(content)
@@ -194,7 +200,11 @@ def _write(path: Path, content: str, mode: int, uid: int, gid: int) -> None:
 def _remove(path: Path, result: Result, check: bool, secret: bool) -> None:
     if not os.path.lexists(path):
         return
-    before = HIDDEN if secret else path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "present\n"
+    if path.is_dir() and not path.is_symlink():
+        raise FileSetError(
+            f"{path}: is a folder, and only files are removed: look at what is in it, and remove it yourself"
+        )
+    before = HIDDEN if secret else _shown(path.read_bytes()) if path.is_file() else "present\n"
     result.add(path, before, "")
     if not check:
         path.unlink()
@@ -223,16 +233,16 @@ def entry_from(arguments: dict[str, Any]) -> Entry:
     if not path.is_absolute():
         raise FileSetError(f"{path}: a path of a set must be absolute")
     default = "0755" if arguments["state"] == "directory" else "0644"
-    try:
-        mode = int(arguments["mode"] or default, 8)
-    except ValueError:
-        raise FileSetError(f"{path}: its mode must be octal, like 0644, is {arguments['mode']!r}") from None
+    mode = str(arguments["mode"] or default)
+    # Unquoted, YAML makes the number 420 of 0644: what does not look octal was not meant so.
+    if not re.fullmatch(r"0[0-7]{3,4}", mode):
+        raise FileSetError(f"{path}: its mode must be octal and quoted, like '0644', is {mode!r}")
     return Entry(
         path=path,
         state=arguments["state"],
         content=arguments["content"] or "",
         generate=arguments["generate"] or "",
-        mode=mode,
+        mode=int(mode, 8),
         owner=arguments["owner"] or "",
         group=arguments["group"] or "",
         adopt=arguments["adopt"],

@@ -7,6 +7,7 @@ PRIVATE to the collection: used by its filter plugins only.
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,10 @@ KEY_FILE = "/etc/hearth/secrets/engine.env"
 FIRST_PORT = {"llama.cpp": 8080}
 LANES = ("main", "utility")
 STARTS = ("boot", "demand", "manual")
+# Of the gateway and of Open WebUI (design.md, names and places).
+RESERVED_PORTS = (8009, 12000)
+# Said once, elsewhere: the unit's port, the served name, the mounted file, and the key, which no argv may hold.
+OWN_FLAGS = ("--model", "--alias", "--host", "--port", "--api-key", "--api-key-file")
 CAPABILITIES = ("chat", "tools", "reasoning", "vision", "embeddings", "rerank")
 
 # What systemd and docker allow in unit and container names, and what a URL path needs no escaping for.
@@ -78,19 +83,19 @@ FIELDS: dict[str, _Field] = {
 
 
 def resolve(models: Mapping[str, Any], host: Host, source: str = "engines_models") -> list[Resolved]:
-    """Complete engines of ``models``, by name.
+    """Complete engines of ``models``, in their order, by which ports are given: a model added last moves nobody's.
 
     ``source`` is the variable's name, for messages. Raises ResolveError for anything that could not run.
     """
-    checked = {name: _check(source, name, models[name]) for name in sorted(models)}
+    checked = {name: _check(source, name, model) for name, model in models.items()}
     _check_names(source, checked)
     ports = _assign_ports(source, checked)
     return [_resolve_one(name, model, ports[name], host) for name, model in checked.items()]
 
 
-def _check(source: str, name: str, model: Any) -> dict[str, Any]:
+def _check(source: str, name: Any, model: Any) -> dict[str, Any]:
     where = f"{source}.{name}"
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ResolveError(
             f"{where}: a model's name is made of a-z, 0-9, '.', '_' and '-', starts and ends with a letter or digit, "
             "and is at most 63 long"
@@ -127,25 +132,42 @@ def _check_values(where: str, values: Mapping[str, Any]) -> None:
     ):
         if not low <= values[field] <= high:
             raise ResolveError(f"{where}.{field}: must be {low} to {high}, is {values[field]}")
-    if values["memory_gib"] <= 0:
+    if values["port"] in RESERVED_PORTS or 0 < values["port"] < 1024:
+        raise ResolveError(
+            f"{where}.port: {values['port']} is not for engines; choose one from 1024 on, not "
+            f"{' or '.join(map(str, RESERVED_PORTS))}"
+        )
+    if not 0 < values["memory_gib"] < math.inf:
         raise ResolveError(f"{where}.memory_gib: must be more than 0, is {values['memory_gib']}")
     for capability in values["capabilities"]:
         if capability not in CAPABILITIES:
             raise ResolveError(f"{where}.capabilities: must be some of {', '.join(CAPABILITIES)}, has {capability!r}")
-    path = values["file"]
+    _check_file(where, values["file"])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", values["image"]):
+        raise ResolveError(f"{where}.image: is not an image reference: {values['image']!r}")
+    _check_argv(where, values["argv"] or {})
+
+
+def _check_file(where: str, path: str) -> None:
     if path.startswith(("/", "..")) or posixpath.normpath(path) != path or "/" not in path:
         raise ResolveError(
             f"{where}.file: must be a path below the models folder, <family>/<model>/<file>.gguf, is {path!r}"
         )
-    if not re.fullmatch(r"[!-+\--~]+", path):
-        raise ResolveError(f"{where}.file: must be printable ASCII without spaces and commas, is {path!r}")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", values["image"]):
-        raise ResolveError(f"{where}.image: is not an image reference: {values['image']!r}")
-    for flag, value in (values["argv"] or {}).items():
+    # Docker reads --mount as a line of CSV.
+    if not re.fullmatch(r"[!#-+\--~]+", path):
+        raise ResolveError(f"{where}.file: must be printable ASCII without spaces and commas, nor quotes, is {path!r}")
+
+
+def _check_argv(where: str, argv: Mapping[Any, Any]) -> None:
+    for flag, value in argv.items():
         if not re.fullmatch(r"--[a-z][a-z0-9-]*", str(flag)):
             raise ResolveError(f"{where}.argv: a flag is written in full, like --threads, is {flag!r}")
+        if flag in OWN_FLAGS:
+            raise ResolveError(f"{where}.argv.{flag}: is set by Hearth and cannot be changed here")
         if not isinstance(value, (str, int, float, bool)):
             raise ResolveError(f"{where}.argv.{flag}: must be text, a number, or true for a flag without a value")
+        if not str(value).isprintable():
+            raise ResolveError(f"{where}.argv.{flag}: must be printable text on one line, is {value!r}")
 
 
 def _check_names(source: str, models: Mapping[str, Mapping[str, Any]]) -> None:

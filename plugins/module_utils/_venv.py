@@ -63,8 +63,14 @@ def fingerprint(wanted: Wanted) -> str:
 
 
 def wrong(wanted: Wanted, mark: str) -> list[str]:
-    """What has to be done, in words; empty when all is as it should be."""
+    """What has to be done, in words; empty when all is as it should be.
+
+    Raises VenvError where something is in the way that Hearth did not make.
+    """
     home = _home(wanted, mark)
+    for place in (wanted.path, *map(Path, wanted.links)):
+        if place.exists() and not place.is_symlink():
+            raise VenvError(f"{place} is there and Hearth did not make it: move it away and run this again")
     steps = []
     if not (home / _COMPLETE).exists() or not (home / "bin/python").exists():
         steps.append(f"build {home}")
@@ -82,6 +88,7 @@ def build(wanted: Wanted, mark: str) -> None:
     home = _home(wanted, mark)
     home.parent.mkdir(parents=True, exist_ok=True)
     with _lock(home.parent / ".lock"):
+        before = wanted.path.resolve().name
         if not (home / _COMPLETE).exists() or not (home / "bin/python").exists():
             # Left by a run that was killed, or broken by an upgrade of the system's Python.
             shutil.rmtree(home, ignore_errors=True)
@@ -91,20 +98,14 @@ def build(wanted: Wanted, mark: str) -> None:
             *((a, str(wanted.path / b)) for a, b in wanted.links.items()),
         ):
             _link(Path(link), target)
-        keep = {home.name, _previous(home)}
+        # Programs that were started from the one before may still import from it.
         for old in home.parent.iterdir():
-            if old.is_dir() and old.name not in keep:
+            if old.is_dir() and old.name not in (home.name, before):
                 shutil.rmtree(old, ignore_errors=True)
 
 
 def _home(wanted: Wanted, mark: str) -> Path:
     return wanted.path.parent / "venvs" / mark
-
-
-def _previous(home: Path) -> str:
-    """The newest of the others: programs that were started from it may still import from it."""
-    others = [path for path in home.parent.iterdir() if path.is_dir() and path != home]
-    return max(others, key=lambda path: path.stat().st_mtime).name if others else home.name
 
 
 @contextmanager
@@ -117,8 +118,6 @@ def _lock(path: Path) -> Iterator[None]:
 def _link(path: Path, target: str) -> None:
     if path.is_symlink() and str(path.readlink()) == target:
         return
-    if path.is_dir() and not path.is_symlink():
-        raise VenvError(f"{path} is a folder that Hearth did not make: move it away and run this again")
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)

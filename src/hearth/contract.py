@@ -98,7 +98,7 @@ def load(path: Path = PATH) -> Contract:
                 f"{path} has schema {schema}, this version of hearth reads schema {SCHEMA}: run site.yml again"
             )
         return msgspec.json.decode(raw, type=Contract)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ContractError(f"{path} is not valid ({error}): run site.yml again") from None
 
 
@@ -108,7 +108,7 @@ def read_key(contract: Contract) -> str:
     Raises ContractError where the file exists but may not be read.
     """
     try:
-        text = Path(contract.key_file).read_text(encoding="utf-8")
+        text = Path(contract.key_file).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -76,4 +76,5 @@ def keeps_its_choice(contract: Contract, states: Mapping[str, UnitState], lane: 
     members = [engine for engine in contract.engines if engine.lane == lane]
     alive = [engine for engine in members if states[engine.unit].is_alive]
     enabled = [engine for engine in members if states[engine.unit].enabled]
-    return next(iter(alive + enabled), None)
+    both = [engine for engine in alive if engine in enabled]
+    return next(iter(both + alive + enabled), None)

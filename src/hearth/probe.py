@@ -24,6 +24,8 @@ _PROBE_TIMEOUT_S = 5.0
 # While an engine starts, docker's proxy accepts connections and dials a container that is not there yet: its SYN is
 # lost and repeated after 1 s (measured: ready noticed 0.95 s late). A short first try, then longer ones, avoids that.
 _FIRST_TIMEOUT_S = 0.2
+# No try may be longer: the end of the process is looked for between two of them.
+_LAST_TIMEOUT_S = 1.0
 _OK = 200
 
 
@@ -31,17 +33,24 @@ def _health_path(engine: Engine) -> str:
     return "/" if engine.engine == "ollama" else "/health"
 
 
+def session() -> requests.Session:
+    """A session for the box's own engines: a proxy or a .netrc of the environment has no part in it."""
+    made = requests.Session()
+    made.trust_env = False
+    return made
+
+
 def _headers(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def is_healthy(engine: Engine, session: requests.Session, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
+def is_healthy(engine: Engine, client: requests.Session, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
     """True when the engine says within ``timeout_s`` seconds that its model is loaded.
 
     Raises TimeoutError when it says nothing, neither yes nor no.
     """
     try:
-        answer = session.get(engine.base_url + _health_path(engine), timeout=timeout_s)
+        answer = client.get(engine.base_url + _health_path(engine), timeout=timeout_s)
     except requests.Timeout:
         raise TimeoutError(f"no answer from {engine.base_url} within {timeout_s:g} s") from None
     except requests.RequestException:
@@ -57,15 +66,15 @@ def wait_ready(engine: Engine, timeout_s: float, pid: int | None = None) -> floa
     """
     begun = time.monotonic()
     watch = _ProcessWatch(pid)
-    session = requests.Session()
+    client = session()
     patience_s = _FIRST_TIMEOUT_S
     try:
         while True:
             try:
-                healthy = is_healthy(engine, session, patience_s)
+                healthy = is_healthy(engine, client, patience_s)
             except TimeoutError:
                 healthy = False
-                patience_s = min(patience_s * 1.5, _PROBE_TIMEOUT_S)
+                patience_s = min(patience_s * 1.5, _LAST_TIMEOUT_S)
             # Asked after the probe: a stranger on the port may have answered it while our process died.
             if watch.ended():
                 raise EngineFailedError(f"engine {engine.name} ended while it was loading: see its log")
@@ -79,7 +88,7 @@ def wait_ready(engine: Engine, timeout_s: float, pid: int | None = None) -> floa
                 )
             watch.sleep(min(INTERVAL_S, max(0.0, timeout_s - elapsed)))
     finally:
-        session.close()
+        client.close()
         watch.close()
 
 
@@ -93,7 +102,7 @@ class _ProcessWatch:
         if pid is not None:
             try:
                 self._fd = os.pidfd_open(pid)
-            except ProcessLookupError:
+            except OSError:  # ended already, or never was one
                 self._gone = True
             else:
                 self._poll.register(self._fd, select.POLLIN)
@@ -166,7 +175,8 @@ def _ask(
 ) -> dict[str, Any]:
     url = engine.base_url + path
     try:
-        answer = requests.request(method, url, json=body, headers=_headers(key), timeout=timeout_s)
+        with session() as client:
+            answer = client.request(method, url, json=body, headers=_headers(key), timeout=timeout_s)
     except requests.RequestException as error:
         raise EngineFailedError(
             f"engine {engine.name} gave no answer to {method} {url} ({type(error).__name__}): see its log"

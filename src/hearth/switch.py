@@ -36,8 +36,11 @@ def box_lock(timeout_s: float, path: Path = LOCK) -> Iterator[None]:
 
     Raises BusyError with who holds it and since when, after ``timeout_s`` seconds.
     """
-    path.parent.mkdir(mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise HearthError(f"{path} cannot be made ({error.strerror}): run this as root") from None
     try:
         deadline = time.monotonic() + timeout_s
         while True:
@@ -90,7 +93,7 @@ async def _switch(contract: Contract, target: Engine | None, lane: str, boot: bo
         plan = plan_switch(contract, states, target, sick, boot, lane)
         if dry or not (plan.changes or plan.wait):
             return Outcome(plan=plan, active=plan.target)
-        if target is not None and plan.start:
+        if target is not None and plan.start and not states[target.unit].is_alive:
             # Before anything is stopped: what cannot start must not cost the model that runs.
             transition.admit(target)
         stop_s = start_s = 0.0
@@ -100,7 +103,7 @@ async def _switch(contract: Contract, target: Engine | None, lane: str, boot: bo
         if target is not None and (plan.start or plan.restart or plan.wait):
             try:
                 start_s = await transition.start(systemd, target, key)
-            except EngineFailedError as error:
+            except HearthError as error:
                 raise EngineFailedError(_and_now(error, plan), error.log) from None
         # Last, so that a boot in the middle of a failing switch still brings the old engine up.
         if plan.disable:
@@ -114,4 +117,5 @@ def _and_now(error: HearthError, plan: Plan) -> str:
     """The failure, and the state it leaves behind."""
     if not plan.stop:
         return str(error)
-    return f"{error}; {plan.stop[0]} was stopped for it, so switch to {plan.stop[0]} to have it back"
+    names = " and ".join(plan.stop)
+    return f"{error}; {names} was stopped for it, so switch to {plan.stop[0]} to have it back"

@@ -8,8 +8,6 @@ import socket
 import time
 from pathlib import Path
 
-import requests
-
 from hearth import probe
 from hearth.contract import Engine
 from hearth.errors import EngineFailedError, HearthError
@@ -38,8 +36,8 @@ def is_sick(engine: Engine, state: UnitState, key: str) -> bool:
         # Still loading: systemd's own readiness check decides, not we.
         return False
     try:
-        with requests.Session() as session:
-            if not probe.is_healthy(engine, session):
+        with probe.session() as client:
+            if not probe.is_healthy(engine, client):
                 return True
         probe.assert_serves(engine, key)
     except (HearthError, TimeoutError):
@@ -74,7 +72,12 @@ async def start(systemd: Systemd, engine: Engine, key: str) -> float:
         await systemd.stop(engine.unit, engine.stop_timeout_s + _MARGIN_S)
         why = {"timeout": f"was not ready within {engine.start_timeout_s} s"}.get(state.result, "failed to start")
         raise EngineFailedError(f"engine {engine.name} {why}", log)
-    await asyncio.to_thread(probe.assert_serves, engine, key)
+    try:
+        await asyncio.to_thread(probe.assert_serves, engine, key)
+    except HearthError:
+        # It would hold memory and answer for somebody else.
+        await systemd.stop(engine.unit, engine.stop_timeout_s + _MARGIN_S)
+        raise
     return time.monotonic() - begun
 
 

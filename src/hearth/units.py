@@ -204,20 +204,15 @@ class Systemd:
 
 def log_tail(unit: str, lines: int = 20) -> tuple[str, ...]:
     """The last lines of the unit's journal, of its newest run; empty where the journal says nothing."""
-    invocation = subprocess.run(
-        ["systemctl", "show", "--value", "--property=InvocationID", unit],
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    ).stdout.strip()
-    which = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else [f"--unit={unit}"]
-    answer = subprocess.run(
-        ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", *which],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=10,
-        check=False,
-    )
-    return tuple(line for line in answer.stdout.splitlines() if line.strip())
+    invocation = _output("systemctl", "show", "--value", "--property=InvocationID", unit).strip()
+    which = f"_SYSTEMD_INVOCATION_ID={invocation}" if invocation else f"--unit={unit}"
+    text = _output("journalctl", "--no-pager", "--output=cat", f"--lines={lines}", which)
+    return tuple(line for line in text.splitlines() if line.strip())
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing where it cannot: a log is a help, its absence no reason to fail."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

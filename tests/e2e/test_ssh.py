@@ -23,7 +23,8 @@ def inventory(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         "apt-get -qq update && apt-get -qq install -y --no-install-recommends openssh-server >/dev/null 2>&1"
         " && systemctl start ssh && install -d -o spark -g spark -m 0700 /home/spark/.ssh"
         f" && echo '{key.with_suffix('.pub').read_text().strip()}' >/home/spark/.ssh/authorized_keys"
-        " && chown spark /home/spark/.ssh/authorized_keys && echo 'spark ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/spark",
+        " && chown spark /home/spark/.ssh/authorized_keys"
+        " && echo 'spark ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/spark",
         timeout_s=300,
     )
     host = {

@@ -180,11 +180,24 @@ def test_ports_that_somebody_listens_on_with_the_program_where_it_can_be_read(
     put("proc/net/tcp", TCP)
     put("proc/net/tcp6", TCP6)
     put("proc/42/comm", "docker-proxy\n")
-    put("proc/42/fd/0", "no link")
+    (tmp_path / "proc/42/fd").mkdir()
     (tmp_path / "proc/42/fd/4").symlink_to("socket:[777]")
     (tmp_path / "proc/42/fd/5").symlink_to("/dev/null")
 
     assert _facts.listening(tmp_path) == {"22": "", "8080": "docker-proxy", "12000": ""}
+
+
+def test_a_descriptor_that_closes_while_it_is_looked_at_does_not_hide_the_others(
+    tmp_path: Path, put: Callable[[str, str], None]
+) -> None:
+    put("proc/net/tcp", TCP)
+    put("proc/42/comm", "docker-proxy\n")
+    # At these no link can be read. The order is the file system's; one of them is likely to come first.
+    put("proc/42/fd/3", "")
+    (tmp_path / "proc/42/fd/4").symlink_to("socket:[777]")
+    put("proc/42/fd/5", "")
+
+    assert _facts.listening(tmp_path)["8080"] == "docker-proxy"
 
 
 def test_a_socket_of_this_very_process_is_listed_with_its_name() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from pathlib import Path
 from typing import Any
@@ -145,15 +146,18 @@ def test_a_file_has_exactly_its_content_byte_by_byte(tmp_path: Path, there: byte
     assert (first.changed, second.changed) == ([str(path)], [])
 
 
-def test_a_link_in_place_of_a_users_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_users_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = tmp_path / "disk"
     disk.mkdir(mode=0o700)
     (tmp_path / "models").symlink_to(disk)
+    # Whoever the link belongs to.
+    somebody = pwd.struct_passwd(("spark", "x", 4242, 4343, "", "/home/spark", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: somebody)
 
-    result = apply(entry(tmp_path / "models", state="directory", adopt=True, mode="0755"))
+    result = apply(entry(tmp_path / "models", state="directory", adopt=True, owner="spark", mode="0755"))
 
     assert result.changed == []
-    assert (tmp_path / "models").is_symlink()
+    assert (tmp_path / "models").readlink() == disk
     assert stat.S_IMODE(disk.stat().st_mode) == 0o700
 
 
@@ -250,12 +254,12 @@ def test_in_check_mode_somebody_may_be_made_later(tmp_path: Path, option: str, s
     assert result.changed == [str(tmp_path / "a")]
 
 
-@pytest.mark.parametrize("given", ["rw-r--r--", "0888", "-", "0x1ff"])
+@pytest.mark.parametrize("given", ["rw-r--r--", "0888", "-", "0x1ff", "420", "644"])
 def test_a_mode_that_is_not_octal_is_told_with_its_path(tmp_path: Path, given: str) -> None:
     with pytest.raises(_fileset.FileSetError) as caught:
         entry(tmp_path / "a", mode=given)
 
-    assert str(caught.value) == f"{tmp_path}/a: its mode must be octal, like 0644, is {given!r}"
+    assert str(caught.value) == f"{tmp_path}/a: its mode must be octal and quoted, like '0644', is {given!r}"
 
 
 def test_a_path_is_absolute() -> None:

@@ -121,6 +121,7 @@ def test_a_tree_stays_below_its_root_is_complete_and_has_parents_first(folders: 
 
     named = paths(folders, root)
 
+    assert [posixpath.normpath(path) for path in named] == named
     assert len(set(named)) == len(named)
     assert named[0] == top
     assert all(posixpath.dirname(path) in named[:index] for index, path in enumerate(named) if index)
@@ -136,8 +137,8 @@ def test_resolved_engines_have_a_unit_each_and_a_cache_of_the_users() -> None:
 
     assert [entry["path"] for entry in resolved["entries"]] == [
         "/home/spark/ai/cache/llama.cpp",
-        "/etc/systemd/system/hearth-engine-phi.service",
         "/etc/systemd/system/hearth-engine-scout.service",
+        "/etc/systemd/system/hearth-engine-phi.service",
     ]
     assert resolved["entries"][0]["owner"] == "spark"
     assert resolved["entries"][1]["vars"]["engine"] == resolved["engines"][0]

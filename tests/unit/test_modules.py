@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib
 import json
+import os
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,12 +94,14 @@ class TestFiles:
 
 class TestSparkFacts:
     def test_a_user_and_what_is_in_his_home(self, run: Run) -> None:
-        said = run("spark_facts", user=getpass.getuser(), paths=["~/", "/nonexistent"])
+        me = pwd.getpwuid(os.geteuid())
+
+        said = run("spark_facts", user=me.pw_name, paths=["~/ai", "/nonexistent"])
 
         spark = said["ansible_facts"]["spark"]
         assert not said["changed"]
-        assert spark["user"]["name"] == getpass.getuser()
-        assert spark["paths"]["~/"] == {**spark["paths"]["~/"], "path": spark["user"]["home"], "is_dir": True}
+        assert spark["user"] == {"name": me.pw_name, "uid": me.pw_uid, "gid": me.pw_gid, "home": me.pw_dir}
+        assert spark["paths"]["~/ai"]["path"] == str(Path(me.pw_dir) / "ai")
         assert spark["paths"]["/nonexistent"]["exists"] is False
         assert spark["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
 

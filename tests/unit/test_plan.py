@@ -217,6 +217,7 @@ def test_none_in_words(make_engine: MakeEngine, make_state: MakeState, make_cont
         pytest.param(("inactive", False), ("failed", True), "b", id="the one that starts at boot, though down"),
         pytest.param(("inactive", True), ("active", False), "b", id="up before boot"),
         pytest.param(("inactive", True), ("activating", False), "b", id="on its way up counts as up"),
+        pytest.param(("active", False), ("active", True), "b", id="of two that are up, the one that starts at boot"),
     ],
 )
 def test_the_choice_that_is_kept(

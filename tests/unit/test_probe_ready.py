@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from hearth import probe
 from hearth.errors import EngineFailedError
@@ -133,6 +132,11 @@ def test_a_process_that_had_ended_before_ends_the_wait_at_once(
     assert time.monotonic() - begun < 5
 
 
+def test_what_is_no_process_has_ended(make_engine: MakeEngine, free_port: int) -> None:
+    with pytest.raises(EngineFailedError, match="ended while it was loading"):
+        probe.wait_ready(make_engine(port=free_port), 30, 0)
+
+
 def test_a_stranger_who_answers_in_place_of_our_dead_process_is_not_taken_for_it(
     make_engine: MakeEngine, server: ScriptedServer, process: subprocess.Popen[bytes]
 ) -> None:
@@ -156,8 +160,17 @@ def test_a_living_process_is_no_obstacle(
 def test_only_200_is_healthy(make_engine: MakeEngine, server: ScriptedServer, status: int) -> None:
     server.script["/health"] = [(status, b"")]
 
-    with requests.Session() as session:
-        assert not probe.is_healthy(make_engine(port=server.port), session)
+    with probe.session() as client:
+        assert not probe.is_healthy(make_engine(port=server.port), client)
+
+
+def test_an_engine_that_says_nothing_is_neither_healthy_nor_not(
+    make_engine: MakeEngine, server: ScriptedServer
+) -> None:
+    server.hangs.set()
+
+    with probe.session() as client, pytest.raises(TimeoutError, match=rf":{server.port} within 0\.1 s$"):
+        probe.is_healthy(make_engine(port=server.port), client, 0.1)
 
 
 def test_a_proxy_of_the_environment_does_not_come_between_the_box_and_its_own_engine(
@@ -169,6 +182,5 @@ def test_a_proxy_of_the_environment_does_not_come_between_the_box_and_its_own_en
     monkeypatch.delenv("NO_PROXY", raising=False)
     engine = make_engine(port=server.port)
 
-    with requests.Session() as session:
-        assert probe.is_healthy(engine, session)
+    probe.wait_ready(engine, 1)
     probe.assert_serves(engine, "")

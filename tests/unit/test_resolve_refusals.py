@@ -69,10 +69,11 @@ def test_an_unknown_field_is_told_with_the_known_ones() -> None:
         ("file", "a/b/", "must be a path below the models folder"),
         ("file", "y.gguf", "must be a path below the models folder"),
         ("file", "", "must be a path below the models folder"),
-        ("file", "a/with space/y.gguf", "must be printable ASCII without spaces and commas"),
-        ("file", "a/x,readonly=false/y.gguf", "must be printable ASCII without spaces and commas"),
-        ("file", "a/ü/y.gguf", "must be printable ASCII without spaces and commas"),
-        ("file", "a/x\n/y.gguf", "must be printable ASCII without spaces and commas"),
+        ("file", "a/with space/y.gguf", "must be printable ASCII without spaces"),
+        ("file", "a/x,readonly=false/y.gguf", "must be printable ASCII without spaces"),
+        ("file", 'a/"x"/y.gguf', "must be printable ASCII without spaces"),
+        ("file", "a/ü/y.gguf", "must be printable ASCII without spaces"),
+        ("file", "a/x\n/y.gguf", "must be printable ASCII without spaces"),
         ("aliases", "vision", "must be list, is 'vision'"),
         ("aliases", ["Vision"], "'Vision' is not a name"),
         ("aliases", [5], "5 is not a name"),
@@ -82,14 +83,16 @@ def test_an_unknown_field_is_told_with_the_known_ones() -> None:
         ("port", True, "must be int, is True"),
         ("port", -1, "must be 0 to 65535, is -1"),
         ("port", 65536, "must be 0 to 65535, is 65536"),
+        ("port", 80, "80 is not for engines; choose one from 1024 on, not 8009 or 12000"),
+        ("port", 8009, "8009 is not for engines"),
         ("context", 0, "must be 1 to 2147483648, is 0"),
         ("context", 4096.0, "must be int, is 4096.0"),
         ("memory_gib", 0, "must be more than 0, is 0"),
         ("memory_gib", -0.5, "must be more than 0, is -0.5"),
         ("memory_gib", "16", "must be int or float, is '16'"),
         ("memory_gib", True, "must be int or float, is True"),
-        ("memory_gib", float("nan"), ""),
-        ("memory_gib", float("inf"), ""),
+        ("memory_gib", float("nan"), "must be more than 0, is nan"),
+        ("memory_gib", float("inf"), "must be more than 0, is inf"),
         ("lane", "fast", "must be one of main, utility, is 'fast'"),
         ("start", "never", "must be one of boot, demand, manual, is 'never'"),
         (
@@ -134,6 +137,17 @@ def test_a_name_that_no_unit_and_no_container_could_have(name: str) -> None:
 @pytest.mark.parametrize("name", [70, 1.5, True, None])
 def test_a_name_that_yaml_took_for_something_else_is_refused_too(name: Any) -> None:
     assert refusal({name: GOOD, "scout": GOOD}).startswith(f"engines_models.{name}: a model's name ")
+
+
+@pytest.mark.parametrize("flag", _resolve.OWN_FLAGS)
+def test_what_hearth_sets_itself_is_not_for_argv(flag: str) -> None:
+    assert refusal({"scout": {**GOOD, "argv": {flag: "x"}}}) == (
+        f"engines_models.scout.argv.{flag}: is set by Hearth and cannot be changed here"
+    )
+
+
+def test_argv_is_text_on_one_line() -> None:
+    assert "--grammar: must be printable text on one line" in refusal({"scout": {**GOOD, "argv": {"--grammar": "a\nb"}}})
 
 
 @pytest.mark.parametrize("name", ["a", "qwen3-32b", "phi-4_mini.q8", "0", "x" * 63])

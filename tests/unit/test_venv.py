@@ -224,10 +224,19 @@ def test_a_folder_that_somebody_else_made_is_not_replaced_by_a_link(wanted: _ven
     (wanted.path / "precious").touch()
 
     with pytest.raises(_venv.VenvError) as caught:
-        _venv.build(wanted, "m1")
+        _venv.wrong(wanted, "m1")
 
-    assert str(caught.value) == f"{wanted.path} is a folder that Hearth did not make: move it away and run this again"
+    assert str(caught.value) == f"{wanted.path} is there and Hearth did not make it: move it away and run this again"
     assert (wanted.path / "precious").exists()
+
+
+def test_a_command_that_somebody_else_installed_is_not_replaced(wanted: _venv.Wanted, pip: Pip) -> None:
+    command = Path(next(iter(wanted.links)))
+    command.parent.mkdir(parents=True, exist_ok=True)
+    command.write_text("precious")
+
+    with pytest.raises(_venv.VenvError, match="Hearth did not make it"):
+        _venv.wrong(wanted, "m1")
 
 
 class TestPrune:
