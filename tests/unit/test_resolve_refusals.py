@@ -147,7 +147,9 @@ def test_what_hearth_sets_itself_is_not_for_argv(flag: str) -> None:
 
 
 def test_argv_is_text_on_one_line() -> None:
-    assert "--grammar: must be printable text on one line" in refusal({"scout": {**GOOD, "argv": {"--grammar": "a\nb"}}})
+    sentence = refusal({"scout": {**GOOD, "argv": {"--grammar": "a\nb"}}})
+
+    assert sentence == "engines_models.scout.argv.--grammar: must be printable text on one line, is 'a\\nb'"
 
 
 @pytest.mark.parametrize("name", ["a", "qwen3-32b", "phi-4_mini.q8", "0", "x" * 63])
