@@ -92,7 +92,7 @@ base() { # suite: leaves the image hearth-lab/debian:<suite>
     docker tag "debian:${suite}" "${image}"
     return 0
   fi
-  say "  no registry answers ($(tail -n 1 "${LAB_CACHE}/pull-${suite}.log" | cut -c1-120))"
+  say "  none answers (.cache/lab/pull-${suite}.log has its words): the image is made here instead"
   bootstrap_tools
   mirror=$(debian_mirror)
   logged "making Debian ${suite} with debootstrap from ${mirror}, about half a minute" \

@@ -135,11 +135,7 @@ def _directory(entry: Entry, result: Result, check: bool) -> None:
     if not os.path.lexists(entry.path):
         result.add_folder(entry.path, wanted)
         if not check:
-            with _acting_as(uid, gid) if entry.adopt else nullcontext():
-                entry.path.mkdir(mode=0o700, parents=True)
-                entry.path.chmod(entry.mode)
-            if not entry.adopt:
-                os.chown(entry.path, uid, gid)
+            _make_folder(entry, uid, gid)
         return
     if not entry.path.is_dir():
         raise FileSetError(f"{entry.path}: is in the way, a folder should be there: move it and run this again")
@@ -151,6 +147,22 @@ def _directory(entry: Entry, result: Result, check: bool) -> None:
     mode = stat.S_IMODE(current.st_mode) if entry.adopt else entry.mode
     group = current.st_gid if entry.adopt and current.st_uid == uid else gid
     _set_attributes(entry.path, current, mode, uid, group, result, check)
+
+
+def _make_folder(entry: Entry, uid: int, gid: int) -> None:
+    """Make a folder with its final mode from the first moment on: a later run takes it for the owner's wish."""
+    base = next(parent for parent in entry.path.parents if parent.exists())
+    # Below a folder of the system, such as /srv, its owner may make nothing; and there is no link of his on the way.
+    by_owner = entry.adopt and (base.stat().st_uid != 0 or base.resolve() != base)
+    with _acting_as(uid, gid) if by_owner else nullcontext():
+        entry.path.parent.mkdir(parents=True, exist_ok=True)
+        before = os.umask(0)
+        try:
+            entry.path.mkdir(mode=entry.mode)
+        finally:
+            os.umask(before)
+    if not by_owner:
+        os.chown(entry.path, uid, gid)
 
 
 def _file(entry: Entry, result: Result, check: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -165,10 +166,10 @@ class Systemd:
     async def start(self, unit: str, timeout_s: float) -> str:
         """Start a unit and wait for its job. Returns systemd's word for how it ended ("done", "failed", …).
 
-        A unit that hit its start limit is forgiven first: whoever calls this asked for a start.
+        Earlier starts are forgiven first, or the unit's start limit, meant for crash loops, would refuse this one.
         """
-        state = await self.state(unit)
-        if state.active == "failed":
+        # A unit that systemd has not loaded has no starts to forgive, and says so.
+        with suppress(SystemdError):
             await self._call("ResetFailedUnit", "s", unit)
         return await self._job("StartUnit", unit, timeout_s)
 

@@ -136,8 +136,8 @@ def test_roles_are_documented_there(installed: dict[str, str], tmp_path: Path) -
 
 def test_package_builds_from_the_artifact(artifact: Path, tmp_path: Path, env: dict[str, str]) -> None:
     """The role runtime builds the package on the box: all that takes is in the artifact."""
-    with tarfile.open(artifact) as archive:
-        archive.extractall(tmp_path / "tree", filter="data")
+    (tmp_path / "tree").mkdir()
+    run("tar", "-xzf", artifact, "-C", tmp_path / "tree", cwd=tmp_path, env=env)
     # Only what the role ships.
     (tmp_path / "box").mkdir()
     for name in ("src", "pyproject.toml"):

@@ -18,7 +18,7 @@ def _as_found(box: Box) -> Iterator[None]:
     box.out("hearth switch tiny-a")
     yield
     box.sh(f"test -e {MODEL}.kept && mv {MODEL}.kept {MODEL}")
-    box.out("systemctl reset-failed 'hearth-engine-*'; hearth switch tiny-a")
+    box.out("hearth switch tiny-a")
 
 
 def test_a_start_returns_when_the_engine_answers(box: Box) -> None:
@@ -60,6 +60,21 @@ def test_a_crash_loop_ends_as_failed(box: Box) -> None:
 
     assert box.sh("systemctl is-failed hearth-engine-tiny-b").stdout.strip() == "failed"
     assert box.out("docker ps -aq --filter name=hearth-tiny-b") == ""
+
+
+def test_ten_switches_in_a_row_are_no_crash_loop(box: Box) -> None:
+    box.out("for i in 1 2 3 4 5; do hearth switch tiny-b && hearth switch tiny-a || exit 1; done", timeout_s=300)
+
+    assert box.active() == ["tiny-a"]
+
+
+def test_stops_and_starts_by_hand_are_no_crash_loop(box: Box) -> None:
+    box.out(
+        "for i in 1 2 3 4 5; do"
+        " systemctl stop hearth-engine-tiny-a && systemctl start hearth-engine-tiny-a || exit 1; done"
+    )
+
+    assert box.active() == ["tiny-a"]
 
 
 def test_a_stop_leaves_no_container(box: Box) -> None:

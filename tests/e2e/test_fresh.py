@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from boxes import Box
 
 
@@ -14,6 +17,29 @@ def test_a_box_without_docker_that_may_not_install_it_is_told(fresh_box: Box) ->
     fresh_box.write_inventory()
     assert run.code != 0
     assert "Docker is missing and container_toolkit_install is false" in run.flat
+    assert run.count("changed") == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"engines_pull": "perhaps"}, "engines_pull"),
+        ({"layout_directories_extra": ["../etc"]}, "layout_directories: ../etc must be below ~/ai"),
+        ({"layout_root": "ai"}, "layout_root: must be a folder below a home (~/ai) or an absolute path (/data/ai)"),
+        ({"engines_gpu": "all"}, "engines_gpu: must be auto, none or a CDI name"),
+    ],
+    ids=["type", "folder", "root", "gpu"],
+)
+def test_wrong_input_is_refused_before_anything_is_changed(
+    fresh_box: Box, variables: dict[str, Any], words: str
+) -> None:
+    fresh_box.write_inventory(**variables)
+
+    run = fresh_box.play("site.yml")
+
+    fresh_box.write_inventory()
+    assert run.code != 0
+    assert words in run.flat, run.output[-2000:]
     assert run.count("changed") == 0
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from boxes import Box
@@ -91,6 +93,23 @@ def test_what_people_put_into_the_tree_is_left_alone(box: Box) -> None:
     assert run.count("changed") == 0, run.changed_tasks
     assert box.out(seen) == before
     box.out("cd /home/spark/ai && rm models/phi4 logs/mine && chmod 0755 projects")
+
+
+def test_the_role_layout_alone_makes_a_tree_outside_the_home(box: Box, tmp_path: Path) -> None:
+    play = {"hosts": "sparks", "become": True, "gather_facts": False, "roles": ["hearth.spark.layout"]}
+    (tmp_path / "layout.yml").write_text(json.dumps([play]), encoding="utf-8")
+    box.write_inventory(layout_root="/srv/hearth/ai/", layout_directories=["models/qwen3"], layout_mode="0775")
+    words = (str(tmp_path / "layout.yml"), "--diff")
+
+    assert "/srv/hearth/ai/models/qwen3 (mode 0775" in box.ok(*words).output
+    assert box.ok(*words).count("changed") == 0
+    assert box.out("cd /srv/hearth && stat -c '%n %a %U' . ai ai/models ai/models/qwen3").splitlines() == [
+        ". 755 root",
+        "ai 775 spark",
+        "ai/models 775 spark",
+        "ai/models/qwen3 775 spark",
+    ]
+    box.out("rm -r /srv/hearth")
 
 
 def test_a_folder_that_a_container_took_for_root_is_given_back(box: Box) -> None:
