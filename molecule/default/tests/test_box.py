@@ -38,6 +38,11 @@ def test_units_run_and_start_at_boot(host: Host, unit: str) -> None:
     assert service.is_enabled
 
 
+def test_units_say_nothing_that_systemd_does_not_know(host: Host) -> None:
+    done = host.run("systemd-analyze verify /etc/systemd/system/hearth-engine-*.service")
+    assert (done.rc, done.stderr) == (0, "")
+
+
 def test_other_model_is_known_but_does_not_run(host: Host) -> None:
     service = host.service("hearth-engine-tiny-b.service")
     assert service.exists
