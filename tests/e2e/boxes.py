@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOK = str(Path(sys.executable).parent / "ansible-playbook")
+ANSIBLE = str(Path(sys.executable).parent / "ansible")
 # Longest play of these tests: a fresh box takes about a minute here.
 PLAY_TIMEOUT_S = 900
 
@@ -96,8 +97,15 @@ class Box:
 
     def play(self, *words: str) -> Run:
         """Run ansible-playbook to its end."""
+        return self._run(self._command(words))
+
+    def ad_hoc(self, module: str, arguments: str, *words: str) -> Run:
+        """Run one module with `ansible`."""
+        return self._run([ANSIBLE, "-i", str(self.inventory), "all", "-m", module, "-a", arguments, *words])
+
+    def _run(self, command: list[str]) -> Run:
         done = subprocess.run(
-            self._command(words),
+            command,
             cwd=ROOT,
             env=self._environment(),
             stdin=subprocess.DEVNULL,

@@ -118,3 +118,33 @@ def test_a_folder_that_a_container_took_for_root_is_given_back(box: Box) -> None
     box.ok("site.yml")
 
     assert box.out("stat -c %U /home/spark/ai/cache/huggingface") == "spark"
+
+
+def test_a_model_of_the_utility_lane_runs_beside_the_main_one_and_embeds(box: Box) -> None:
+    models = box.models()
+    # A real embedding model says itself how it pools; the lab's does not.
+    models["tiny-b"].update(lane="utility", start="boot", capabilities=["embeddings"], argv={"--pooling": "mean"})
+    box.write_inventory(engines_models=models)
+
+    box.ok("site.yml")
+
+    assert box.active() == ["tiny-a", "tiny-b"]
+    assert box.ok("site.yml").count("changed") == 0
+    box.ok("switch.yml", "-e", "model=none")
+    assert box.active() == ["tiny-b"]
+    arguments = "name=tiny-b embedding=hello"
+    ad_hoc = "-e ansible_python_interpreter=/opt/hearth/venv/bin/python"
+    said = box.ad_hoc("hearth.spark.engine_health", arguments, *ad_hoc.split())
+    assert said.code == 0, said.output
+    assert "dimensions: 64" in said.output
+
+
+def test_a_box_without_models_is_provisioned_and_runs_none(box: Box) -> None:
+    box.write_inventory(engines_models={})
+
+    run = box.ok("site.yml")
+
+    assert "No model runs; switch.yml -e model=<name> starts one of none: engines_models is empty" in run.flat
+    assert box.active() == []
+    assert box.out("ls /etc/systemd/system | grep -c hearth-engine || true") == "0"
+    assert box.ok("site.yml").count("changed") == 0
