@@ -17,7 +17,7 @@ SCENARIO ?= default
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test lint sanity unit molecule e2e lab build lock clean FORCE
+.PHONY: help demo demo-down site test test-contract lint sanity unit molecule e2e lab build catalog lock clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(ROOT)/Makefile
@@ -57,11 +57,19 @@ e2e: .venv/.ready ## tests that take a whole box or an installed artifact
 	@$(ROOT)/lab/tools.sh ssh=openssh-client
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e $(ARGS)
 
+test-contract: .venv/.ready ## every model's flags, asked of the engines' own parsers (6 GB below .cache)
+	@cd $(ROOT) && scripts/engines-venv.sh
+	@$(ROOT)/lab/up.sh
+	@cd $(ROOT) && HEARTH_CONTRACT=1 $(BIN)/python -m pytest tests/contract $(ARGS)
+
 lab: .venv/.ready ## what boxes are made from: engine, images, registry, models
 	@$(ROOT)/lab/up.sh
 
 build: .venv/.ready ## the collection as an artifact in dist/
 	@cd $(ROOT) && mkdir -p dist && $(BIN)/ansible-galaxy collection build --force --output-path dist
+
+catalog: .venv/.ready ## write the catalog's schemas and docs/models.md
+	@cd $(ROOT) && $(BIN)/python scripts/catalog.py write
 
 lock: .venv/.ready ## resolve the requirements anew
 	@cd $(ROOT) && scripts/lock.sh

@@ -81,6 +81,11 @@ step_docs() {
     (cd "$tree" && antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs self .)
 }
 
+step_catalog() {
+    python scripts/catalog.py check
+    python scripts/catalog.py stale
+}
+
 step_changelog() {
     antsibull-changelog lint
 }
@@ -115,15 +120,15 @@ step_names() {
     fi
 }
 
-steps=(ansible_lint ruff ruff_format mypy yamllint docs changelog shellcheck names)
+steps=(catalog ansible_lint ruff ruff_format mypy yamllint docs changelog shellcheck names)
 if (($#)); then
     steps=("$@")
 fi
 failed=()
 for step in "${steps[@]}"; do
     if [[ $(type -t "step_$step") != function ]]; then
-        echo "lint.sh: there is no step '$step'; the steps are: ansible_lint ruff ruff_format mypy yamllint docs" \
-            "changelog shellcheck names." >&2
+        echo "lint.sh: there is no step '$step'; the steps are: catalog ansible_lint ruff ruff_format mypy yamllint" \
+            "docs changelog shellcheck names." >&2
         exit 2
     fi
     printf 'lint: %-13s ' "$step"

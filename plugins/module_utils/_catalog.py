@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalog: models and images as data, checked as a whole. Pure functions, no I/O.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.hearth.spark.plugins.module_utils._fields import IMAGE, MODEL, NAME, FieldError, check
+
+# Rendered from other fields, or a secret: no catalog entry may say them a second time.
+OWN_FLAGS = {
+    "vllm": (
+        "--model",
+        "--served-model-name",
+        "--host",
+        "--port",
+        "--api-key",
+        "--gpu-memory-utilization",
+        "--max-model-len",
+        "--tensor-parallel-size",
+        "--nnodes",
+        "--node-rank",
+    ),
+    "sglang": (
+        "--model-path",
+        "--model",
+        "--served-model-name",
+        "--host",
+        "--port",
+        "--api-key",
+        "--mem-fraction-static",
+        "--context-length",
+        "--tensor-parallel-size",
+        "--tp-size",
+        "--tp",
+        "--nnodes",
+        "--node-rank",
+    ),
+    "llama.cpp": ("--model", "--alias", "--host", "--port", "--api-key", "--api-key-file", "--ctx-size"),
+    "ollama": (),
+}
+# MemTotal of a 128 GB Spark on its first system image, in GiB: 125,513,944 kB (platform facts, 1.1).
+SPARK_GIB = 119.7
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All models and images by name, with the defaults of their fields."""
+
+    models: Mapping[str, Mapping[str, Any]]
+    images: Mapping[str, Mapping[str, Any]]
+
+
+def check_catalog(models: Mapping[str, Any], images: Mapping[str, Any]) -> Catalog:
+    """Check every entry, and what they say of each other.
+
+    Raises FieldError; its path begins with the file, such as ``models/scout.yml``.
+    """
+    checked = Catalog(
+        models={name: _entry("models", name, MODEL, data) for name, data in models.items()},
+        images={name: _entry("images", name, IMAGE, data) for name, data in images.items()},
+    )
+    names: dict[str, str] = {name: name for name in checked.models}
+    for name, model in checked.models.items():
+        path = (_file("models", name),)
+        for alias in model["aliases"]:
+            if alias in names:
+                raise FieldError((*path, "aliases"), f"{alias!r} is already a name of {names[alias]}")
+            names[alias] = name
+        _check_model(path, model, checked.images)
+    return checked
+
+
+def _file(kind: str, name: str) -> str:
+    return f"{kind}/{name}.yml"
+
+
+def _entry(kind: str, name: str, table: Any, data: Any) -> Mapping[str, Any]:
+    path = (_file(kind, name),)
+    if not re.fullmatch(NAME, name) or name == "none":
+        raise FieldError(path, "its name is made of a-z, 0-9, '.', '_' and '-', is at most 63 long, and not 'none'")
+    return check(table, data, path)
+
+
+def _check_model(path: tuple[str, ...], model: Mapping[str, Any], images: Mapping[str, Mapping[str, Any]]) -> None:
+    image = images.get(model["image"])
+    if image is None:
+        raise FieldError((*path, "image"), f"there is no image {model['image']!r}; known: {', '.join(sorted(images))}")
+    if image["engine"] != model["engine"]:
+        raise FieldError(
+            (*path, "image"), f"{model['image']!r} has the engine {image['engine']}, not {model['engine']}"
+        )
+    for flag in model["argv"] or {}:
+        if flag in OWN_FLAGS[model["engine"]]:
+            raise FieldError((*path, "argv", flag), "is set by Hearth from other fields and cannot be said here")
+    if model["fork_flags"] and not image["fork"]:
+        raise FieldError((*path, "fork_flags"), f"the image {model['image']!r} is no fork")
+    for flag in model["fork_flags"]:
+        if flag not in (model["argv"] or {}):
+            raise FieldError((*path, "fork_flags"), f"{flag} is not in argv")
+    wanted = {"llama.cpp": "file", "ollama": "ollama"}.get(model["engine"], "repo")
+    if not model[wanted]:
+        raise FieldError((*path, wanted), f"is required for {model['engine']}")
+    if model["status"]["is"] == "broken" and not model["status"]["reason"]:
+        raise FieldError((*path, "status", "reason"), "is required of what is broken")
+
+
+def need_gib(model: Mapping[str, Any]) -> float:
+    """What a loaded engine needs in all, in GiB."""
+    memory = model["memory_gib"]
+    return float(memory["weights"] + memory["kv_cache"] + memory["overhead"])
+
+
+def refusal(model: Mapping[str, Any], total_gib: float, floor_gib: float, sparks: int = 1) -> str:
+    """Why the model cannot run on a host with so much memory; empty where it can.
+
+    ``floor_gib`` is what must stay free for the host itself.
+    """
+    if model["nodes"] > sparks:
+        return f"needs {model['nodes']} Sparks"
+    if model["status"]["is"] == "broken" and not model["force"]:
+        return f"is broken: {model['status']['reason']}"
+    # The catalog gives the need of a whole model; more Sparks share it.
+    need = need_gib(model) / model["nodes"]
+    if need > total_gib - floor_gib:
+        return f"needs {need:.0f} GiB of {total_gib:.0f}, of which {floor_gib:.0f} stay free"
+    return ""
