@@ -20,7 +20,7 @@ ARGS ?=
 .PHONY: help demo demo-down site test test-contract lint sanity unit molecule e2e lab build catalog lock clean FORCE
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(ROOT)/Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(ROOT)/Makefile
 
 # The script looks by itself whether there is anything to do.
 .venv/.ready: FORCE

@@ -31,6 +31,9 @@ lock() {
 lock requirements/uv.in requirements/uv.txt "$@"
 lock requirements/dev.in requirements/dev.txt "$@"
 lock roles/runtime/files/requirements.in roles/runtime/files/requirements.txt "$@"
+lock requirements/engines.in requirements/engines.txt \
+    --overrides requirements/engines.overrides.txt --excludes requirements/engines.excludes.txt "$@"
+lock requirements/engines-nodeps.in requirements/engines-nodeps.txt --no-deps "$@"
 
 if grep -nE '^ *(-f|--find-links|--index-url|--extra-index-url)|file:| @ ' \
     requirements/*.txt roles/runtime/files/requirements.txt; then
