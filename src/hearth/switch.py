@@ -86,7 +86,12 @@ async def _switch(contract: Contract, target: Engine | None, lane: str, boot: bo
     key = read_key(contract)
     engines = {engine.name: engine for engine in contract.engines}
     async with Systemd() as systemd:
-        states = await systemd.states([engine.unit for engine in contract.engines])
+        units = [engine.unit for engine in contract.engines]
+        states = await systemd.states(units)
+        if not dry and any(state.outdated for state in states.values()):
+            # Left by a site.yml that was killed between writing the units and telling systemd.
+            await systemd.reload()
+            states = await systemd.states(units)
         if keep:
             target = keeps_its_choice(contract, states, target.lane if target else lane) or target
         sick = target is not None and transition.is_sick(target, states[target.unit], key)

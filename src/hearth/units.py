@@ -21,7 +21,10 @@ _MANAGER = "org.freedesktop.systemd1.Manager"
 
 
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
-    """What systemd says of a unit. ``started_us`` is microseconds since the epoch, 0 if never started."""
+    """What systemd says of a unit. ``started_us`` is microseconds since the epoch, 0 if never started.
+
+    ``outdated``: the unit's file was changed, and systemd has not read it again.
+    """
 
     unit: str
     load: str
@@ -32,6 +35,7 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     main_pid: int
     started_us: int
     fragment: str
+    outdated: bool
 
     @property
     def is_up(self) -> bool:
@@ -156,6 +160,7 @@ class Systemd:
             main_pid=service["MainPID"],
             started_us=service["ExecMainStartTimestamp"],
             fragment=general["FragmentPath"],
+            outdated=general["NeedDaemonReload"],
         )
 
     async def states(self, units: list[str]) -> dict[str, UnitState]:
@@ -192,15 +197,19 @@ class Systemd:
         finally:
             self._jobs.pop(path, None)
 
+    async def reload(self) -> None:
+        """Have systemd read all unit files again."""
+        await self._call("Reload")
+
     async def enable(self, unit: str) -> None:
         """Have the unit started at boot."""
         await self._call("EnableUnitFiles", "asbb", [unit], False, False)
-        await self._call("Reload")
+        await self.reload()
 
     async def disable(self, units: list[str]) -> None:
         """No longer have the units started at boot. Running ones go on running."""
         await self._call("DisableUnitFiles", "asb", units, False)
-        await self._call("Reload")
+        await self.reload()
 
 
 def log_tail(unit: str, lines: int = 20) -> tuple[str, ...]:

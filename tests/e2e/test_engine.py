@@ -140,6 +140,18 @@ def test_a_switch_restarts_a_model_that_runs_but_is_sick(box: Box) -> None:
     assert box.out("systemctl show -P MainPID hearth-engine-tiny-a") != before
 
 
+def test_a_unit_that_was_written_and_not_read_is_read_by_the_next_switch(box: Box) -> None:
+    unit = "/etc/systemd/system/hearth-engine-tiny-a.service"
+    box.out(f"cp -p {unit} /run/kept && sed -i 's/--ctx-size 512/--ctx-size 256/' {unit}")
+    try:
+        box.out("hearth switch tiny-a")
+        said = box.out("tr '\\0' ' ' </proc/$(systemctl show -P MainPID hearth-engine-tiny-a)/cmdline")
+    finally:
+        box.out(f"cp /run/kept {unit} && hearth switch tiny-a")
+
+    assert "--ctx-size 256" in said
+
+
 def test_an_unknown_model_is_refused_with_the_closest_name(box: Box) -> None:
     run = box.play("switch.yml", "-e", "model=tiny-bb")
 

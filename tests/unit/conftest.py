@@ -81,6 +81,7 @@ def make_state() -> MakeState:
             "main_pid": 0,
             "started_us": 0,
             "fragment": "",
+            "outdated": False,
         }
         return units.UnitState(**{**complete, **fields})
 
@@ -209,6 +210,10 @@ class FakeSystemd:
         self._record("stop", unit)
         self._set(unit, active=self.stop_ends.get(unit, "inactive"))
         return "done"
+
+    async def reload(self) -> None:
+        self.calls.append(("reload", ""))
+        self.table = {unit: msgspec.structs.replace(state, outdated=False) for unit, state in self.table.items()}
 
     async def enable(self, unit: str) -> None:
         self._record("enable", unit)

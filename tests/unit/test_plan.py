@@ -150,6 +150,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(boxes: Boxes, data: st
             main_pid=0,
             started_us=0,
             fragment="",
+            outdated=False,
         )
         for engine in box.engines
     }

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from hearth import errors, switch
@@ -137,6 +138,25 @@ async def test_the_old_stops_before_the_new_starts_and_the_boot_default_moves_la
     assert outcome.active == "new"
     assert pair.systemd.up == [pair.new.unit]
     assert pair.systemd.at_boot == [pair.new.unit]
+
+
+async def test_units_that_systemd_has_not_read_again_are_read_before_anything_is_decided(pair: Pair) -> None:
+    state = pair.systemd.table[pair.new.unit]
+    pair.systemd.table[pair.new.unit] = msgspec.structs.replace(state, outdated=True)
+
+    await pair.switch("new")
+
+    assert pair.systemd.calls[0] == ("reload", "")
+    assert pair.systemd.calls.count(("reload", "")) == 1
+
+
+async def test_a_dry_run_has_systemd_read_nothing(pair: Pair) -> None:
+    state = pair.systemd.table[pair.new.unit]
+    pair.systemd.table[pair.new.unit] = msgspec.structs.replace(state, outdated=True)
+
+    await switch.switch(pair.contract, "new", dry=True)
+
+    assert pair.systemd.calls == []
 
 
 async def test_an_alias_does_as_well(pair: Pair) -> None:
