@@ -45,7 +45,7 @@ OWN_FLAGS = {
     "llama.cpp": ("--model", "--alias", "--host", "--port", "--api-key", "--api-key-file", "--ctx-size"),
     "ollama": (),
 }
-# MemTotal of a 128 GB Spark on its first system image, in GiB: 125,513,944 kB (platform facts, 1.1).
+# MemTotal of a 128 GB Spark on its first system image, in GiB: 125,513,944 kB (GB10 platform survey, 1.1).
 SPARK_GIB = 119.7
 
 

@@ -52,7 +52,7 @@ def _words(flag: str, value: Any) -> Sequence[str]:
 def share(model: Mapping[str, Any], total_gib: float) -> float:
     """The share of the host's memory that vLLM and SGLang are to take: weights and cache, rounded up to a thousandth.
 
-    What they need beside their share is the model's overhead (platform facts, 1.4: about 7 GB on GB10).
+    What they need beside their share is the model's overhead (GB10 platform survey, 1.4: about 7 GB on GB10).
     """
     memory = model["memory_gib"]
     wanted: float = (memory["weights"] + memory["kv_cache"]) / model["nodes"]

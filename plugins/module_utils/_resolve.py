@@ -17,11 +17,11 @@ from typing import Any
 SCHEMA = 1
 KEY_FILE = "/etc/hearth/secrets/engine.env"
 
-# First port of each kind of engine; the next free one is taken for each further model (design.md, names and places).
+# First port of each kind of engine; the next free one is taken for each further model (docs/box.md).
 FIRST_PORT = {"llama.cpp": 8080}
 LANES = ("main", "utility")
 STARTS = ("boot", "demand", "manual")
-# Of the gateway and of Open WebUI (design.md, names and places).
+# Of the gateway and of Open WebUI (docs/box.md).
 RESERVED_PORTS = (8009, 12000)
 # Said once, elsewhere: the unit's port, the served name, the mounted file, and the key, which no argv may hold.
 OWN_FLAGS = ("--model", "--alias", "--host", "--port", "--api-key", "--api-key-file")
@@ -276,7 +276,7 @@ def _docker_run(contract: Mapping[str, Any], argv: Sequence[str], cache_dir: str
     command += ["--user", f"{host.uid}:{host.gid}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     command += ["--read-only", "--tmpfs", "/tmp:rw,nosuid,nodev"]  # noqa: S108 - the container's own
     if host.gpu != "none":
-        # Pinned memory and thousands of shards: NVIDIA's playbooks raise both limits (platform facts, 2.2 and 2.3).
+        # Pinned memory and thousands of shards: NVIDIA's playbooks raise both limits (GB10 platform survey, 2.2 and 2.3).
         command += ["--device", host.gpu, "--ulimit", "memlock=-1", "--ulimit", "nofile=1048576"]
     command += ["--publish", f"127.0.0.1:{contract['port']}:{contract['port']}"]
     command += ["--mount", f"type=bind,source={models_dir},target=/models,readonly"]
