@@ -276,7 +276,7 @@ def _docker_run(contract: Mapping[str, Any], argv: Sequence[str], cache_dir: str
     command += ["--user", f"{host.uid}:{host.gid}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     command += ["--read-only", "--tmpfs", "/tmp:rw,nosuid,nodev"]  # noqa: S108 - the container's own
     if host.gpu != "none":
-        # Pinned memory and thousands of shards: NVIDIA's playbooks raise both limits (GB10 platform survey, 2.2 and 2.3).
+        # Pinned memory, thousands of shards: NVIDIA's playbooks raise both limits (GB10 platform survey, 2.2, 2.3).
         command += ["--device", host.gpu, "--ulimit", "memlock=-1", "--ulimit", "nofile=1048576"]
     command += ["--publish", f"127.0.0.1:{contract['port']}:{contract['port']}"]
     command += ["--mount", f"type=bind,source={models_dir},target=/models,readonly"]
