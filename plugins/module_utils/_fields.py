@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# What systemd and docker allow in unit and container names, and what a URL path needs no escaping for.
 NAME = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 # One line of printable text: it may become part of a unit.

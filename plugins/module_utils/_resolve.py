@@ -14,21 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.hearth.spark.plugins.module_utils import _engines
+from ansible_collections.hearth.spark.plugins.module_utils._fields import CAPABILITIES, LANES, NAME, STARTS
+
 SCHEMA = 1
 KEY_FILE = "/etc/hearth/secrets/engine.env"
 
 # First port of each kind of engine; the next free one is taken for each further model (docs/box.md).
 FIRST_PORT = {"llama.cpp": 8080}
-LANES = ("main", "utility")
-STARTS = ("boot", "demand", "manual")
 # Of the gateway and of Open WebUI (docs/box.md).
 RESERVED_PORTS = (8009, 12000)
 # Said once, elsewhere: the unit's port, the served name, the mounted file, and the key, which no argv may hold.
 OWN_FLAGS = ("--model", "--alias", "--host", "--port", "--api-key", "--api-key-file")
-CAPABILITIES = ("chat", "tools", "reasoning", "vision", "embeddings", "rerank")
-
-# What systemd and docker allow in unit and container names, and what a URL path needs no escaping for.
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
 class ResolveError(ValueError):
@@ -95,7 +92,7 @@ def resolve(models: Mapping[str, Any], host: Host, source: str = "engines_models
 
 def _check(source: str, name: Any, model: Any) -> dict[str, Any]:
     where = f"{source}.{name}"
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ResolveError(
             f"{where}: a model's name is made of a-z, 0-9, '.', '_' and '-', starts and ends with a letter or digit, "
             "and is at most 63 long"
@@ -174,7 +171,7 @@ def _check_names(source: str, models: Mapping[str, Mapping[str, Any]]) -> None:
     taken: dict[str, str] = {name: name for name in models}
     for name, model in models.items():
         for alias in model["aliases"]:
-            if not isinstance(alias, str) or not _NAME.fullmatch(alias):
+            if not isinstance(alias, str) or not re.fullmatch(NAME, alias):
                 raise ResolveError(f"{source}.{name}.aliases: {alias!r} is not a name (a-z, 0-9, '.', '_', '-')")
             if alias in taken:
                 raise ResolveError(f"{source}.{name}.aliases: {alias!r} is already a name of {taken[alias]}")
@@ -240,29 +237,17 @@ def _resolve_one(name: str, model: Mapping[str, Any], port: int, host: Host) -> 
 
 
 def _llama_argv(contract: Mapping[str, Any], model: Mapping[str, Any], host: Host) -> list[str]:
-    """llama-server's command line. Its flags: ``llama-server --help`` of the Debian package 0.7.0."""
-    flags: dict[str, Any] = {
-        "--model": posixpath.join("/models", posixpath.basename(contract["model_path"])),
-        "--alias": contract["served_name"],
-        "--host": "0.0.0.0",  # noqa: S104 - of the container; docker publishes it on the box's loopback only
-        "--port": contract["port"],
-        "--ctx-size": model["context"],
-        "--metrics": True,
-        "--no-webui": True,
+    """llama-server's command line, as for a model of the catalog whose folder holds this file."""
+    entry = {
+        **model,
+        "file": posixpath.basename(contract["model_path"]),
+        "context": {"practical": model["context"]},
     }
-    if host.gpu != "none":
-        flags["--n-gpu-layers"] = 999
-    if "embeddings" in model["capabilities"]:
-        flags["--embeddings"] = True
-    flags.update(model["argv"] or {})
-    argv: list[str] = []
-    for flag, value in flags.items():
-        if value is False:
-            continue
-        argv.append(flag)
-        if value is not True:
-            argv.append(str(value))
-    return argv
+    # llama.cpp takes no share of the host's memory, so its size has no part in it.
+    run = _engines.Run(
+        name=contract["served_name"], model=entry, port=contract["port"], total_gib=0, gpu=host.gpu != "none"
+    )
+    return _engines.argv(run)
 
 
 def _docker_run(contract: Mapping[str, Any], argv: Sequence[str], cache_dir: str, host: Host) -> tuple[str, ...]:
@@ -279,7 +264,7 @@ def _docker_run(contract: Mapping[str, Any], argv: Sequence[str], cache_dir: str
         # Pinned memory, thousands of shards: NVIDIA's playbooks raise both limits (GB10 platform survey, 2.2, 2.3).
         command += ["--device", host.gpu, "--ulimit", "memlock=-1", "--ulimit", "nofile=1048576"]
     command += ["--publish", f"127.0.0.1:{contract['port']}:{contract['port']}"]
-    command += ["--mount", f"type=bind,source={models_dir},target=/models,readonly"]
+    command += ["--mount", f"type=bind,source={models_dir},target={_engines.MODEL_DIR},readonly"]
     command += ["--mount", f"type=bind,source={cache_dir},target=/cache", "--env", "XDG_CACHE_HOME=/cache"]
     command += ["--env", "HOME=/cache", "--env-file", KEY_FILE]
     return (*command, contract["image"], *argv)

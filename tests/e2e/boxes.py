@@ -92,8 +92,17 @@ class Box:
     def _command(self, words: tuple[str, ...]) -> list[str]:
         return [PLAYBOOK, "-i", str(self.inventory), *words]
 
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "300"}
+    def _process(self) -> dict[str, Any]:
+        """How every Ansible of these tests is started: from the root, without a terminal, one stream of output."""
+        settings = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "300"}
+        return {
+            "cwd": ROOT,
+            "env": {**os.environ, **settings},
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
 
     def play(self, *words: str) -> Run:
         """Run ansible-playbook to its end."""
@@ -104,17 +113,7 @@ class Box:
         return self._run([ANSIBLE, "-i", str(self.inventory), "all", "-m", module, "-a", arguments, *words])
 
     def _run(self, command: list[str]) -> Run:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PLAY_TIMEOUT_S,
-            check=False,
-        )
+        done = subprocess.run(command, timeout=PLAY_TIMEOUT_S, check=False, **self._process())
         return Run(done.returncode, done.stdout)
 
     def ok(self, *words: str) -> Run:
@@ -125,16 +124,7 @@ class Box:
 
     def play_until_killed(self, task: str, seconds: float, *words: str) -> None:
         """Start a play and kill it, with all it started here, ``seconds`` after the task begins."""
-        with subprocess.Popen(
-            self._command(words),
-            cwd=ROOT,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
+        with subprocess.Popen(self._command(words), start_new_session=True, **self._process()) as process:
             seen = []
             for line in process.stdout or ():
                 seen.append(line)
