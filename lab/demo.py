@@ -54,14 +54,16 @@ sparks:
         tiny-a:
           engine: llama.cpp
           image: "{image}"
-          file: tiny/tiny-a/tiny-a.gguf
+          family: tiny
+          file: tiny-a.gguf
           context: 512
           memory_gib: 0.3
           start: boot
         tiny-b:
           engine: llama.cpp
           image: "{image}"
-          file: tiny/tiny-b/tiny-b.gguf
+          family: tiny
+          file: tiny-b.gguf
           context: 512
           memory_gib: 0.3
 """

@@ -21,9 +21,9 @@ options:
     type: float
     required: true
   floor_gib:
-    description: What has to stay free for the host itself, in GiB.
+    description: What has to stay free for the host itself, in GiB; 0 for what fits its size.
     type: float
-    default: 10
+    default: 0
 """
 
 EXAMPLES = r"""
@@ -43,14 +43,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hearth.spark.plugins.module_utils._catalog import need_gib, refusal
+from ansible_collections.hearth.spark.plugins.module_utils._catalog import floor_gib as default_floor_gib
 
 
-def fit_table(models: Mapping[str, Mapping[str, Any]], total_gib: float, floor_gib: float = 10) -> list[str]:
+def fit_table(models: Mapping[str, Mapping[str, Any]], total_gib: float, floor_gib: float = 0) -> list[str]:
     """See DOCUMENTATION."""
     fits: list[str] = []
     does_not: list[str] = []
+    floor = float(floor_gib) or default_floor_gib(float(total_gib))
     for name, model in sorted(models.items()):
-        no = bool(refusal(model, float(total_gib), float(floor_gib)))
+        no = refusal(model, float(total_gib), floor) is not None
         notes = [] if model["status"]["is"] == "experimental" else [model["status"]["is"]]
         notes += [f"{model['nodes']} Sparks"] if model["nodes"] > 1 else []
         # Short enough for a terminal: Ansible would break a longer line in two.

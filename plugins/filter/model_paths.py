@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: model_paths
-short_description: List where the files of models should be on the box
+short_description: List where the files and folders of models should be on the box
 version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
 description:
@@ -13,6 +13,10 @@ description:
 options:
   _input:
     description: The models, by name, as in C(engines_models).
+    type: dict
+    required: true
+  catalog:
+    description: What P(hearth.spark.catalog#lookup) gives.
     type: dict
     required: true
   root:
@@ -24,7 +28,7 @@ options:
 EXAMPLES = r"""
 - name: Where the models should be
   ansible.builtin.debug:
-    msg: "{{ engines_models | hearth.spark.model_paths('~/ai') }}"
+    msg: "{{ engines_models | hearth.spark.model_paths(lookup('hearth.spark.catalog'), '~/ai') }}"
 """
 
 RETURN = r"""
@@ -39,13 +43,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def model_paths(models: Any, root: str) -> list[str]:
+def model_paths(models: Any, catalog: Mapping[str, Any], root: str) -> list[str]:
     """See DOCUMENTATION."""
     if not isinstance(models, Mapping):
         return []
-    named = [model.get("file") for model in models.values() if isinstance(model, Mapping)]
-    files = {file for file in named if isinstance(file, str) and file}
-    return sorted(posixpath.join(root, "models", file) for file in files)
+    paths = set()
+    for name, own in models.items():
+        known = catalog["models"].get(name, {})
+        said = own if isinstance(own, Mapping) else {}
+        model = {field: said.get(field) or known.get(field) for field in ("engine", "family", "folder", "file")}
+        words = [model["family"], model["folder"] or name, *([model["file"]] if model["engine"] == "llama.cpp" else [])]
+        if model["engine"] != "ollama" and all(isinstance(word, str) and word for word in words):
+            paths.add(posixpath.join(root, "models", *words))
+    return sorted(paths)
 
 
 class FilterModule:

@@ -16,30 +16,42 @@ options:
     description: The models, by name. The fields are those of C(engines_models) of the role C(hearth.spark.engines).
     type: dict
     required: true
-  models_dir:
-    description: Absolute path of the models folder on the box.
-    type: str
-    required: true
-  cache_dir:
-    description: Absolute path of the cache folder on the box.
-    type: str
-    required: true
-  user:
-    description: Whom the containers run as, from M(hearth.spark.spark_facts) with C(name), C(uid) and C(gid).
+  catalog:
+    description: What P(hearth.spark.catalog#lookup) gives.
     type: dict
+    required: true
+  facts:
+    description: What M(hearth.spark.spark_facts) read of the box, with its user.
+    type: dict
+    required: true
+  root:
+    description: Absolute path of the tree on the box that holds C(models) and C(cache).
+    type: str
     required: true
   gpu:
     description: CDI name of the GPU, or V(none).
     type: str
     required: true
+  images:
+    description: Images beside or over those of the catalog, by name.
+    type: dict
+    default: {}
+  ulimits:
+    description: Limits that containers with a GPU get, as C(docker run --ulimit) takes them.
+    type: list
+    elements: str
+    default: []
+  floor_gib:
+    description: What has to stay free for the host itself, in GiB; 0 for what fits its size.
+    type: float
+    default: 0
 """
 
 EXAMPLES = r"""
 - name: Resolve the engines of this host
   ansible.builtin.set_fact:
-    resolved: "{{ engines_models | hearth.spark.resolve_engines(
-      models_dir='/home/spark/ai/models', cache_dir='/home/spark/ai/cache',
-      user=ansible_facts['spark']['user'], gpu='none') }}"
+    resolved: "{{ {'qwen3-32b-nvfp4': {'start': 'boot'}} | hearth.spark.resolve_engines(
+      catalog=lookup('hearth.spark.catalog'), facts=ansible_facts['spark'], root='/home/spark/ai', gpu='none') }}"
 """
 
 RETURN = r"""
@@ -51,32 +63,44 @@ _value:
   type: dict
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.hearth.spark.plugins.module_utils import _resolve
+from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _complete, _docker, _resolve
 
 
 def resolve_engines(
-    models: Mapping[str, Any], models_dir: str, cache_dir: str, user: Mapping[str, Any], gpu: str
+    models: Mapping[str, Any] | None,
+    catalog: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    root: str,
+    gpu: str,
+    images: Mapping[str, Any] | None = None,
+    ulimits: Sequence[str] = (),
+    floor_gib: float = 0,
 ) -> dict[str, Any]:
     """See DOCUMENTATION. Raises AnsibleFilterError with one sentence."""
-    host = _resolve.Host(
-        models_dir=models_dir, cache_dir=cache_dir, uid=int(user["uid"]), gid=int(user["gid"]), gpu=gpu
+    user, total = facts["user"], float(facts["memory"]["total_gib"])
+    floor = float(floor_gib) or _catalog.floor_gib(total)
+    machine = _complete.Machine(total_gib=total, floor_gib=floor, arch=facts["arch"], gpu=gpu != "none")
+    place = _docker.Place(
+        root=root, uid=int(user["uid"]), gid=int(user["gid"]), user=user["name"], gpu=gpu, ulimits=ulimits
     )
     try:
-        resolved = _resolve.resolve(models, host)
-    except _resolve.ResolveError as error:
+        resolved = _resolve.resolve(models or {}, images or {}, _catalog.Catalog(**catalog), machine, place)
+    except _complete.ResolveError as error:
         raise AnsibleFilterError(str(error)) from error
     engines = _resolve.as_dicts(resolved)
-    caches = sorted({engine["cache_dir"] for engine in engines})
+    # Ollama's store is filled by Ollama; every other model is put where it is by somebody else.
+    stores = {engine["model_path"] for engine in engines if engine["engine"] == "ollama"}
+    folders = sorted({engine["cache_dir"] for engine in engines} | stores)
     at_boot = [engine for engine in engines if engine["start"] == "boot"]
     return {
         "engines": engines,
         "entries": [
-            *({"path": path, "state": "directory", "owner": user["name"], "adopt": True} for path in caches),
+            *({"path": path, "state": "directory", "owner": user["name"], "adopt": True} for path in folders),
             *(
                 {
                     "path": f"/etc/systemd/system/{engine['unit']}",
@@ -86,7 +110,7 @@ def resolve_engines(
                 for engine in engines
             ),
         ],
-        "contract": _resolve.contract_json(resolved),
+        "contract": _resolve.contract_json(resolved, floor),
         "default": next((engine["name"] for engine in at_boot if engine["lane"] == "main"), ""),
         "utility": [engine["name"] for engine in at_boot if engine["lane"] == "utility"],
     }

@@ -73,7 +73,15 @@ def check_catalog(models: Mapping[str, Any], images: Mapping[str, Any]) -> Catal
             if alias in names:
                 raise FieldError((*path, "aliases"), f"{alias!r} is already a name of {names[alias]}")
             names[alias] = name
-        _check_model(path, model, checked.images)
+        image = checked.images.get(model["image"])
+        if image is None:
+            raise FieldError(
+                (*path, "image"),
+                f"there is no image {model['image']!r}; known: {', '.join(sorted(checked.images))}",
+            )
+        check_model(path, model, image)
+        if model["engine"] != "ollama" and not model["repo"]:
+            raise FieldError((*path, "repo"), "is required of what the catalog offers")
     return checked
 
 
@@ -88,24 +96,25 @@ def _entry(kind: str, name: str, table: Any, data: Any) -> Mapping[str, Any]:
     return check(table, data, path)
 
 
-def _check_model(path: tuple[str, ...], model: Mapping[str, Any], images: Mapping[str, Mapping[str, Any]]) -> None:
-    image = images.get(model["image"])
-    if image is None:
-        raise FieldError((*path, "image"), f"there is no image {model['image']!r}; known: {', '.join(sorted(images))}")
-    if image["engine"] != model["engine"]:
+def check_model(path: tuple[str, ...], model: Mapping[str, Any], image: Mapping[str, Any] | None) -> None:
+    """Check what the fields of a model say of each other, and of its image where that is known.
+
+    Raises FieldError, its path beginning with ``path``.
+    """
+    if image is not None and image["engine"] != model["engine"]:
         raise FieldError(
             (*path, "image"), f"{model['image']!r} has the engine {image['engine']}, not {model['engine']}"
         )
     for flag in model["argv"] or {}:
         if flag in OWN_FLAGS[model["engine"]]:
             raise FieldError((*path, "argv", flag), "is set by Hearth from other fields and cannot be said here")
-    if model["fork_flags"] and not image["fork"]:
+    if model["fork_flags"] and image is not None and not image["fork"]:
         raise FieldError((*path, "fork_flags"), f"the image {model['image']!r} is no fork")
     for flag in model["fork_flags"]:
         if flag not in (model["argv"] or {}):
             raise FieldError((*path, "fork_flags"), f"{flag} is not in argv")
-    wanted = {"llama.cpp": "file", "ollama": "ollama"}.get(model["engine"], "repo")
-    if not model[wanted]:
+    wanted = {"llama.cpp": "file", "ollama": "ollama"}.get(model["engine"], "")
+    if wanted and not model[wanted]:
         raise FieldError((*path, wanted), f"is required for {model['engine']}")
     if model["status"]["is"] == "broken" and not model["status"]["reason"]:
         raise FieldError((*path, "status", "reason"), "is required of what is broken")
@@ -117,17 +126,36 @@ def need_gib(model: Mapping[str, Any]) -> float:
     return float(memory["weights"] + memory["kv_cache"] + memory["overhead"])
 
 
-def refusal(model: Mapping[str, Any], total_gib: float, floor_gib: float, sparks: int = 1) -> str:
-    """Why the model cannot run on a host with so much memory; empty where it can.
+def floor_gib(total_gib: float) -> float:
+    """What stays free for the host itself, in GiB: 10, and less on hosts that are smaller than a Spark.
 
-    ``floor_gib`` is what must stay free for the host itself.
+    10 GB of MemAvailable is what a Spark needs to stay alive (GB10 platform survey, 1.4); a sixth is the same on the
+    64 GB one, and leaves a use to machines of 8 or 16 GB.
     """
+    return min(10.0, total_gib / 6)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a model cannot run on a host: the field that says so, and a sentence that goes on from it."""
+
+    field: str
+    sentence: str
+
+
+def refusal(model: Mapping[str, Any], total_gib: float, floor: float, sparks: int = 1) -> Refusal | None:
+    """Why the model cannot run on a host with so much memory, of which ``floor`` GiB stay free; None where it can."""
     if model["nodes"] > sparks:
-        return f"needs {model['nodes']} Sparks"
+        have = "this is one" if sparks == 1 else f"there are {sparks}"
+        return Refusal("nodes", f"needs {model['nodes']} Sparks, and {have}; choose a smaller model")
     if model["status"]["is"] == "broken" and not model["force"]:
-        return f"is broken: {model['status']['reason']}"
+        return Refusal("status", f"is broken: {model['status']['reason'].rstrip('.')}. With force: true it runs anyway")
     # The catalog gives the need of a whole model; more Sparks share it.
     need = need_gib(model) / model["nodes"]
-    if need > total_gib - floor_gib:
-        return f"needs {need:.0f} GiB of {total_gib:.0f}, of which {floor_gib:.0f} stay free"
-    return ""
+    if need > total_gib - floor:
+        return Refusal(
+            "memory_gib",
+            f"needs {need:.0f} GiB of the host's {total_gib:.0f}, of which {floor:.0f} stay free; choose a smaller "
+            "model, or one of its smaller contexts",
+        )
+    return None

@@ -35,8 +35,8 @@ def argv(run: Run) -> list[str]:
     """
     flags: dict[str, Any] = {**_DERIVED[run.model["engine"]](run), **(run.model["argv"] or {})}
     # `vllm serve` wants the model by its place; as a flag it is only warned about, for now.
-    place = [MODEL_DIR] if run.model["engine"] == "vllm" else []
-    return place + [word for flag, value in flags.items() for word in _words(flag, value)]
+    place = {"vllm": [MODEL_DIR], "ollama": ["serve"]}
+    return place.get(run.model["engine"], []) + [word for flag, value in flags.items() for word in _words(flag, value)]
 
 
 def _words(flag: str, value: Any) -> Sequence[str]:
@@ -89,12 +89,16 @@ def _sglang(run: Run) -> dict[str, Any]:
 
 
 def _llama(run: Run) -> dict[str, Any]:
+    own = run.model["argv"] or {}
+    # --ctx-size is shared out evenly among the slots, unless they draw on one cache (llama-server's --kv-unified, which
+    # is what it takes where --parallel is not given).
+    slots = 1 if own.get("--kv-unified") else int(own.get("--parallel") or 1)
     flags: dict[str, Any] = {
         "--model": posixpath.join(MODEL_DIR, run.model["file"]),
         "--alias": run.name,
         "--host": "0.0.0.0",  # noqa: S104 - of the container
         "--port": run.port,
-        "--ctx-size": run.model["context"]["practical"],
+        "--ctx-size": run.model["context"]["practical"] * max(1, slots),
         "--metrics": True,
         "--no-webui": True,
     }
@@ -109,6 +113,6 @@ _DERIVED: dict[str, Callable[[Run], dict[str, Any]]] = {
     "vllm": _vllm,
     "sglang": _sglang,
     "llama.cpp": _llama,
-    # Its settings come from the environment; its program is `ollama serve`.
+    # Its settings come from the environment (_docker).
     "ollama": lambda run: {},  # noqa: ARG005
 }

@@ -19,6 +19,7 @@ _DIGEST = r"sha256:[0-9a-f]{64}"
 _LINE = r"[^\x00-\x1f\x7f]*"
 # Docker reads --mount as a line of CSV: no spaces, commas and quotes. Relative, and without going up.
 _PATH = r"(?!.*(?:^|/)\.{1,2}(?:/|$))[!#-+\-.0-~][!#-+\--~]*"
+_BOX_PATH = r"/?" + _PATH
 
 ENGINES = ("sglang", "vllm", "llama.cpp", "ollama")
 LANES = ("main", "utility")
@@ -78,6 +79,21 @@ STATUS = {
     "reason": _text("Why, in one sentence."),
     "evidence": _text("Who saw what, and where."),
 }
+MOUNT = {
+    "source": _text("Path on the box, absolute or below the tree.", _BOX_PATH, required=True),
+    "target": _text("Absolute path in the container.", r"/" + _PATH, required=True),
+    "write": Field(kind="bool", about="The engine may write there.", default=False),
+}
+LIMITS = {
+    "cpus": Field(kind="number", about="Processors it may use at most; 0: all.", low=0, high=1024, default=0),
+    "memory_gib": Field(
+        kind="number",
+        about="Memory of its processes at most, in GiB; 0: no limit. What a GPU allocates is not seen by it.",
+        low=0,
+        high=4096,
+        default=0,
+    ),
+}
 CLIENTS = {
     "max_input_tokens": Field(kind="int", about="What a client should send at most.", low=1, high=2**31),
     "note": _text("What a client has to know."),
@@ -85,7 +101,8 @@ CLIENTS = {
 
 MODEL: dict[str, Field] = {
     "title": _text("What a person calls it."),
-    "family": _text("Folder of its relatives below the models folder.", NAME),
+    "family": _text("Folder of its relatives below the models folder.", NAME, required=True),
+    "folder": _text("Folder below its family's, where it is not the model's name: entries may share files.", NAME),
     "aliases": Field(kind="texts", about="Other names for it.", pattern=NAME, default=()),
     "repo": _text("Repository on the hub, owner/name.", r"[A-Za-z0-9][\w.-]*/[\w.-]+"),
     "revision": _text("Commit, tag or branch of the repository.", r"[\w./-]+", default="main"),
@@ -107,6 +124,8 @@ MODEL: dict[str, Field] = {
     ),
     "env": Field(kind="map", about="Environment of the engine; values are text.", pattern=_LINE, default=None),
     "extra_files": Field(kind="tables", about="Files it needs beside its own.", table=EXTRA_FILE, default=()),
+    "mounts": Field(kind="tables", about="Further folders or files of the box for it.", table=MOUNT, default=()),
+    "limits": Field(kind="table", about="Limits of its container.", table=LIMITS, default=None),
     "context": Field(kind="table", about="Longest conversation.", table=CONTEXT, default=None),
     "memory_gib": Field(kind="table", about="What the loaded engine needs.", table=MEMORY, required=True),
     "memory_estimated": Field(kind="bool", about="Nobody measured that need.", default=False),
@@ -139,6 +158,9 @@ IMAGE: dict[str, Field] = {
     "engine_version": _text("Version of the engine."),
     "cuda": _text("Version of CUDA."),
     "min_driver": _text("Oldest driver branch it runs with."),
+    "keep_entrypoint": Field(
+        kind="bool", about="Its own entrypoint prepares the engine and has to run first.", default=False
+    ),
     "build": _text("Recipe of ours that makes it."),
     "fork": _text("Fork whose own flags it knows.", NAME),
     "known_failures": Field(kind="texts", about="What fails with it.", pattern=_LINE, default=()),
@@ -187,12 +209,22 @@ def _value(field: Field, value: Any, path: tuple[str, ...], partial: bool) -> An
 
 
 def _short(table: Mapping[str, Field], value: Any) -> Any:
-    """A bare number for a table of numbers is its most telling field: what a person writes for his own model."""
+    """A bare number for a table of numbers: a context is the practical one, a memory need is the need of all parts."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        for name in ("practical", "weights"):
-            if name in table:
-                return {name: value}
+        if table is CONTEXT:
+            return {"practical": value}
+        if table is MEMORY:
+            return {**dict.fromkeys(table, 0), "weights": value}
     return value
+
+
+def merge(table: Mapping[str, Field], base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the fields of ``over``, both checked: tables, maps and flags by key, all else as a whole."""
+    merged = dict(base)
+    for name, value in over.items():
+        by_key = table[name].kind in ("table", "map", "flags")
+        merged[name] = {**(base[name] or {}), **value} if by_key else value
+    return merged
 
 
 def _list(value: Any, path: tuple[str, ...]) -> list[Any]:

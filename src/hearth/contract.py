@@ -26,7 +26,9 @@ Capability = Literal["chat", "tools", "reasoning", "vision", "embeddings", "rera
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One engine as the box runs it: one model, one unit, one port on loopback.
 
-    ``memory_gib`` is in GiB (2**30 bytes); both timeouts are in seconds.
+    ``model_path`` is what has to be there before a start: the model's file or folder, Ollama's store. ``tag`` is what
+    Ollama calls the model, empty for other engines. ``memory_gib`` is in GiB (2**30 bytes); both timeouts and
+    ``load_s``, the expected time to load (0: unknown), are in seconds.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     container: str
     image: str
     model_path: str
+    tag: str
     port: int
     served_name: str
     lane: Lane
@@ -44,6 +47,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     aliases: tuple[str, ...]
     start_timeout_s: int
     stop_timeout_s: int
+    load_s: float
 
     @property
     def base_url(self) -> str:
@@ -52,10 +56,15 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All engines of this box. ``key_file`` is an env file with the key that engines ask for."""
+    """All engines of this box.
+
+    ``key_file`` is an env file with the key that engines ask for; ``floor_gib`` is what no start may take from the
+    host itself, in GiB.
+    """
 
     schema: int
     key_file: str
+    floor_gib: float
     engines: tuple[Engine, ...]
 
     def find(self, name: str) -> Engine:

@@ -69,10 +69,10 @@ class Box:
 
     def models(self) -> dict[str, dict[str, Any]]:
         """The two models of the lab, as an inventory says them."""
-        common = {"engine": "llama.cpp", "image": self.image, "context": 512, "memory_gib": 0.3}
+        common = {"engine": "llama.cpp", "image": self.image, "family": "tiny", "context": 512, "memory_gib": 0.3}
         return {
-            "tiny-a": {**common, "file": "tiny/tiny-a/tiny-a.gguf", "start": "boot"},
-            "tiny-b": {**common, "file": "tiny/tiny-b/tiny-b.gguf"},
+            "tiny-a": {**common, "file": "tiny-a.gguf", "start": "boot"},
+            "tiny-b": {**common, "file": "tiny-b.gguf"},
         }
 
     def write_inventory(self, **variables: Any) -> None:

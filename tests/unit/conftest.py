@@ -45,6 +45,7 @@ def make_engine() -> MakeEngine:
             "container": f"hearth-{name}",
             "image": "registry.example/llama.cpp@sha256:0",
             "model_path": f"/home/spark/ai/models/{name}.gguf",
+            "tag": "",
             "port": 8080,
             "served_name": name,
             "lane": "main",
@@ -54,6 +55,7 @@ def make_engine() -> MakeEngine:
             "aliases": (),
             "start_timeout_s": 5,
             "stop_timeout_s": 1,
+            "load_s": 0.0,
         }
         return contract.Engine(**{**complete, **fields})
 
@@ -63,7 +65,7 @@ def make_engine() -> MakeEngine:
 @pytest.fixture(scope="session")
 def make_contract() -> Callable[..., contract.Contract]:
     def make(*engines: contract.Engine, key_file: Path | str = "/nonexistent/engine.env") -> contract.Contract:
-        return contract.Contract(schema=contract.SCHEMA, key_file=str(key_file), engines=engines)
+        return contract.Contract(schema=contract.SCHEMA, key_file=str(key_file), floor_gib=4.0, engines=engines)
 
     return make
 

@@ -28,7 +28,7 @@ IMAGES = {
 
 def model(**fields: Any) -> dict[str, Any]:
     memory = {"weights": 20, "kv_cache": 10, "overhead": 7}
-    return {"engine": "vllm", "image": "vllm", "repo": "a/b", "memory_gib": memory, **fields}
+    return {"family": "x", "engine": "vllm", "image": "vllm", "repo": "a/b", "memory_gib": memory, **fields}
 
 
 def checked(**fields: Any) -> Any:
@@ -44,7 +44,7 @@ def argv(total_gib: float = 119.7, **fields: Any) -> list[str]:
     [
         ({"image": "gone"}, "models/scout.yml.image: there is no image 'gone'; known: forked, llama"),
         ({"image": "sglang"}, "models/scout.yml.image: 'sglang' has the engine sglang, not vllm"),
-        ({"repo": None}, "models/scout.yml.repo: is required for vllm"),
+        ({"repo": None}, "models/scout.yml.repo: is required of what the catalog offers"),
         ({"engine": "llama.cpp", "image": "llama"}, "models/scout.yml.file: is required for llama.cpp"),
         ({"engine": "ollama", "image": "ollama"}, "models/scout.yml.ollama: is required for ollama"),
         ({"argv": {"--port": 1}}, "models/scout.yml.argv.--port: is set by Hearth from other fields"),
@@ -70,16 +70,33 @@ def test_a_file_has_a_good_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "total", "why"),
     [
-        ({}, 119.7, ""),
-        ({}, 47, ""),
-        ({}, 46.9, "needs 37 GiB of 47, of which 10 stay free"),
-        ({"nodes": 2}, 119.7, "needs 2 Sparks"),
-        ({"status": {"is": "broken", "reason": "hangs"}}, 119.7, "is broken: hangs"),
-        ({"status": {"is": "broken", "reason": "hangs"}, "force": True}, 119.7, ""),
+        ({}, 46.9, "needs 37 GiB of the host's 47, of which 10 stay free; choose a smaller model"),
+        ({"nodes": 2}, 119.7, "needs 2 Sparks, and this is one"),
+        ({"status": {"is": "broken", "reason": "Hangs."}}, 119.7, "is broken: Hangs. With force: true it runs anyway"),
     ],
 )
 def test_what_does_not_fit_says_why(fields: dict[str, Any], total: float, why: str) -> None:
-    assert _catalog.refusal(checked(**fields), total, 10) == why
+    refusal = _catalog.refusal(checked(**fields), total, 10)
+
+    assert refusal
+    assert refusal.sentence.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("fields", "total"),
+    [({}, 119.7), ({}, 47), ({"status": {"is": "broken", "reason": "hangs"}, "force": True}, 119.7)],
+)
+def test_what_fits_is_not_refused(fields: dict[str, Any], total: float) -> None:
+    assert _catalog.refusal(checked(**fields), total, 10) is None
+
+
+def test_two_sparks_share_what_a_model_needs() -> None:
+    assert _catalog.refusal(checked(nodes=2, memory_gib=200), 119.7, 10, sparks=2) is None
+
+
+@pytest.mark.parametrize(("total", "floor"), [(121.6, 10), (119.7, 10), (60, 10), (24, 4), (6, 1)])
+def test_the_floor_is_that_of_a_spark_and_smaller_on_small_hosts(total: float, floor: float) -> None:
+    assert _catalog.floor_gib(total) == pytest.approx(floor)
 
 
 def test_the_table_of_fits_has_what_fits_first() -> None:
@@ -132,7 +149,7 @@ def test_the_engine_gets_what_its_model_says(fields: dict[str, Any], words: list
 
 
 def test_ollama_is_set_by_its_environment() -> None:
-    assert argv(engine="ollama", image="ollama", ollama="x:1b") == []
+    assert argv(engine="ollama", image="ollama", ollama="x:1b") == ["serve"]
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +199,7 @@ def test_a_typo_is_told_with_file_line_and_the_allowed_values(
 ) -> None:
     for kind in ("models", "images"):
         (tmp_path / "catalog" / kind).mkdir(parents=True)
-    (tmp_path / "catalog/models/scout.yml").write_text("---\nrepo: a/b\nengine: vlm\n")
+    (tmp_path / "catalog/models/scout.yml").write_text("---\nfamily: x\nengine: vlm\n")
     monkeypatch.setattr(workshop, "ROOT", tmp_path)
 
     assert workshop.check() == [

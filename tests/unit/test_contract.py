@@ -23,7 +23,7 @@ MakeContract = Callable[..., contract.Contract]
 def document(make_engine: MakeEngine) -> dict[str, Any]:
     """engines.json as the controller writes it."""
     engine: dict[str, Any] = msgspec.to_builtins(make_engine("scout", aliases=("vision",)))
-    return {"schema": 1, "key_file": "/etc/hearth/secrets/engine.env", "engines": [engine]}
+    return {"schema": 1, "key_file": "/etc/hearth/secrets/engine.env", "floor_gib": 4.0, "engines": [engine]}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_read_says_why_and_as_whom_to_try(path: Path) -> N
         pytest.param(b"{}", id="no schema"),
         pytest.param(b'{"schema": "1"}', id="schema as text"),
         pytest.param(b'{"schema": 1}', id="nothing but a schema"),
-        pytest.param(b'{"schema": 1, "key_file": "\xff", "engines": []}', id="not UTF-8"),
+        pytest.param(b'{"schema": 1, "key_file": "\xff", "floor_gib": 4, "engines": []}', id="not UTF-8"),
     ],
 )
 def test_a_file_that_is_no_contract_says_so(path: Path, text: bytes) -> None:
@@ -88,7 +88,7 @@ def test_an_unknown_field_is_refused_with_its_name_and_place(path: Path, documen
     assert "$.engines[0]" in sentence
 
 
-@pytest.mark.parametrize("field", ["name", "unit", "port", "served_name", "memory_gib", "start_timeout_s"])
+@pytest.mark.parametrize("field", ["name", "unit", "port", "served_name", "tag", "start_timeout_s", "load_s"])
 def test_a_missing_field_is_refused_with_its_name(path: Path, document: dict[str, Any], field: str) -> None:
     del document["engines"][0][field]
     path.write_text(json.dumps(document))

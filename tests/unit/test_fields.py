@@ -105,7 +105,7 @@ def test_an_override_is_checked_all_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("field", "number", "table"),
-    [("context", 8192, {"practical": 8192}), ("memory_gib", 4, {"weights": 4})],
+    [("context", 8192, {"practical": 8192}), ("memory_gib", 4, {"weights": 4, "kv_cache": 0, "overhead": 0})],
 )
 def test_a_bare_number_is_short_for_the_table(field: str, number: float, table: dict[str, float]) -> None:
     assert _fields.check(_fields.MODEL, {field: number}, partial=True) == {field: table}

@@ -12,16 +12,13 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
+from resolving import CATALOG, GOOD
 
 from ansible_collections.hearth.spark.plugins.filter import misspelt, model_paths, resolve_engines, tree
 
 SPARK = {"name": "spark", "uid": 1000, "gid": 1001, "home": "/home/spark"}
-GOOD: dict[str, Any] = {
-    "engine": "llama.cpp",
-    "image": "registry.example/llama.cpp@sha256:0",
-    "file": "qwen3/tiny/tiny.gguf",
-    "memory_gib": 1,
-}
+FACTS = {"user": SPARK, "memory": {"total_gib": 16.0}, "arch": "x86_64"}
+KNOWN = {"models": CATALOG.models, "images": CATALOG.images}
 
 
 @pytest.mark.parametrize("module", [misspelt, model_paths, resolve_engines, tree])
@@ -55,9 +52,14 @@ def test_misspelt_tells_each_slip_once_and_in_order() -> None:
 
 
 def test_model_paths_are_below_the_models_folder_sorted_and_each_named_once() -> None:
-    models = {"b": {"file": "x/b.gguf"}, "a": {"file": "x/a.gguf"}, "c": {"file": "x/a.gguf"}}
+    models = {"b": GOOD, "a": {**GOOD, "folder": "c"}, "c": GOOD, "qwen": None, "small": {"file": "other.gguf"}}
 
-    assert model_paths.model_paths(models, "~/ai") == ["~/ai/models/x/a.gguf", "~/ai/models/x/b.gguf"]
+    assert model_paths.model_paths(models, KNOWN, "~/ai") == [
+        "~/ai/models/gemma/shared/other.gguf",
+        "~/ai/models/qwen3/qwen",
+        "~/ai/models/tiny/b/tiny.gguf",
+        "~/ai/models/tiny/c/tiny.gguf",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,14 +72,16 @@ def test_model_paths_are_below_the_models_folder_sorted_and_each_named_once() ->
         {"scout": None},
         {"scout": "x/a.gguf"},
         {"scout": {}},
-        {"scout": {"file": None}},
-        {"scout": {"file": ["x/a.gguf"]}},
-        {"scout": {"file": {"path": "x/a.gguf"}}},
-        {"scout": {"file": True}},
+        {"scout": {**GOOD, "file": None}},
+        {"scout": {**GOOD, "file": ["x/a.gguf"]}},
+        {"scout": {**GOOD, "family": {"path": "x"}}},
+        {"scout": {**GOOD, "folder": True}},
+        {5: GOOD},
+        {"helper": {}},
     ],
 )
-def test_model_paths_leaves_out_what_is_not_well_formed(models: Any) -> None:
-    assert model_paths.model_paths(models, "~/ai") == []
+def test_model_paths_leaves_out_what_is_not_well_formed_and_what_ollama_fetches(models: Any) -> None:
+    assert model_paths.model_paths(models, KNOWN, "~/ai") == []
 
 
 def paths(folders: list[str], root: str = "~/ai") -> list[str]:
@@ -129,7 +133,7 @@ def test_a_tree_stays_below_its_root_is_complete_and_has_parents_first(folders: 
 
 
 def resolve(**models: Any) -> dict[str, Any]:
-    return resolve_engines.resolve_engines(models, "/home/spark/ai/models", "/home/spark/ai/cache", SPARK, "none")
+    return resolve_engines.resolve_engines(models, KNOWN, FACTS, "/home/spark/ai", "none")
 
 
 def test_resolved_engines_have_a_unit_each_and_a_cache_of_the_users() -> None:
@@ -156,14 +160,14 @@ def test_resolved_engines_run_as_the_user() -> None:
         (
             {
                 "scout": {**GOOD, "start": "boot"},
-                "embed": {**GOOD, "start": "boot", "lane": "utility"},
+                "embedder": {**GOOD, "start": "boot", "lane": "utility"},
                 "rerank": {**GOOD, "start": "boot", "lane": "utility"},
                 "other": {**GOOD, "lane": "utility"},
             },
             "scout",
-            ["embed", "rerank"],
+            ["embedder", "rerank"],
         ),
-        ({"embed": {**GOOD, "start": "boot", "lane": "utility"}}, "", ["embed"]),
+        ({"embedder": {**GOOD, "start": "boot", "lane": "utility"}}, "", ["embedder"]),
         ({}, "", []),
     ],
 )
@@ -177,6 +181,23 @@ def test_resolved_engines_can_be_kept_in_a_variable() -> None:
     resolved = resolve(scout=GOOD)
 
     assert json.loads(json.dumps(resolved)) == resolved
+
+
+def test_the_store_of_ollama_is_a_folder_of_the_users() -> None:
+    folders = [entry["path"] for entry in resolve(helper={})["entries"] if entry.get("state") == "directory"]
+
+    assert folders == ["/home/spark/ai/cache/ollama", "/home/spark/ai/models/ollama"]
+
+
+@pytest.mark.parametrize(("said", "floor"), [(0, 2.667), (1.5, 1.5)])
+def test_the_floor_fits_the_host_unless_it_is_named(said: float, floor: float) -> None:
+    resolved = resolve_engines.resolve_engines({}, KNOWN, FACTS, "/ai", "none", floor_gib=said)
+
+    assert json.loads(resolved["contract"])["floor_gib"] == floor
+
+
+def test_no_models_at_all_is_no_mistake() -> None:
+    assert resolve_engines.resolve_engines(None, KNOWN, FACTS, "/ai", "none")["engines"] == []
 
 
 def test_a_model_that_could_not_run_fails_the_play_with_its_sentence() -> None:

@@ -34,7 +34,7 @@ class Box:
         }
         self.target: Engine | None = draw(st.sampled_from([None, *self.engines]))
         self.lane: str = self.target.lane if self.target else draw(LANES)
-        self.contract = Contract(schema=1, key_file="", engines=tuple(self.engines))
+        self.contract = Contract(schema=1, key_file="", floor_gib=0.0, engines=tuple(self.engines))
         self.sick: bool = draw(st.booleans()) and self.target is not None and self.state(self.target).is_alive
         self.boot: bool = draw(st.booleans())
         self.plan = self.planned(self.states, self.sick)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""_resolve.systemd_command: whatever the words, systemd reads the same ones back."""
+"""_docker.systemd_command: whatever the words, systemd reads the same ones back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.hearth.spark.plugins.module_utils import _resolve
+from ansible_collections.hearth.spark.plugins.module_utils import _docker
 
 # Everything printable, and much of what quoting trips over.
 TRICKY = st.sampled_from("$%\\\"'; \t\n#-={}~*!@:|+<>&nx0")
@@ -65,12 +65,12 @@ def read_back(value: str) -> list[str]:
 def test_what_systemd_reads_is_what_was_written(words: list[str]) -> None:
     argv = ["/usr/bin/docker", "run", *words]
 
-    assert read_back(_resolve.systemd_command(argv)) == argv
+    assert read_back(_docker.systemd_command(argv)) == argv
 
 
 @given(words=st.lists(WORDS, max_size=6))
 def test_every_line_but_the_last_goes_on(words: list[str]) -> None:
-    *lines, last = _resolve.systemd_command(["/usr/bin/docker", *words]).split("\n")
+    *lines, last = _docker.systemd_command(["/usr/bin/docker", *words]).split("\n")
 
     assert all(line.endswith(" \\") for line in lines)
     assert not last.endswith("\\")
@@ -100,13 +100,13 @@ def test_every_line_but_the_last_goes_on(words: list[str]) -> None:
     ],
 )
 def test_words_that_trip_quoting(word: str) -> None:
-    assert read_back(_resolve.systemd_command(["/bin/true", word, "end"])) == ["/bin/true", word, "end"]
+    assert read_back(_docker.systemd_command(["/bin/true", word, "end"])) == ["/bin/true", word, "end"]
 
 
 def test_plain_words_stay_readable_with_an_option_a_line() -> None:
     command = ["/usr/bin/docker", "run", "--rm", "--name", "hearth-scout", "image@sha256:0", "--port", "8080"]
 
-    assert _resolve.systemd_command(command).split(" \\\n    ") == [
+    assert _docker.systemd_command(command).split(" \\\n    ") == [
         "/usr/bin/docker run",
         "--rm",
         "--name hearth-scout",
