@@ -63,9 +63,15 @@ def _run(options: argparse.Namespace) -> int:
 
         admit(engine)
         return 0
-    from hearth.probe import wait_ready
+    if engine.engine == "ollama":
+        from hearth.ollama import make_ready
 
-    seconds = wait_ready(engine, engine.start_timeout_s, options.pid)
+        # At once, or the journal would get the whole of a pull when it is over.
+        seconds = make_ready(engine, options.pid, lambda line: print(f"hearth: {line}", flush=True))
+    else:
+        from hearth.probe import wait_ready
+
+        seconds = wait_ready(engine, engine.start_timeout_s, options.pid)
     print(f"hearth: {engine.name} is ready after {seconds:.1f} s on {engine.base_url}")
     return 0
 

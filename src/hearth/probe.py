@@ -2,7 +2,9 @@
 """What an engine says of itself over HTTP: is it ready, what does it serve, does it answer.
 
 Endpoints: llama-server (tools/server/README.md), vLLM (OpenAI-compatible server) and SGLang answer ``GET /health``
-with 200 once the model is loaded; Ollama has no /health and answers ``GET /`` as soon as it listens.
+with 200 once the model is loaded. Ollama has no /health: ``GET /api/ps`` lists what is loaded (docs/api.md), and
+``GET /v1/models`` everything in its store, with the tag (docs/api.md, List Local Models), so that Hearth's own name
+for a model appears as ``name:latest`` there.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import Any
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
 
 import requests
 
@@ -29,10 +33,6 @@ _LAST_TIMEOUT_S = 1.0
 _OK = 200
 
 
-def _health_path(engine: Engine) -> str:
-    return "/" if engine.engine == "ollama" else "/health"
-
-
 def session() -> requests.Session:
     """A session for the box's own engines: a proxy or a .netrc of the environment has no part in it."""
     made = requests.Session()
@@ -49,13 +49,41 @@ def is_healthy(engine: Engine, client: requests.Session, timeout_s: float = _PRO
 
     Raises TimeoutError when it says nothing, neither yes nor no.
     """
+    if engine.engine != "ollama":
+        return _get(engine, "/health", client, timeout_s) is not None
+    answer = _get(engine, "/api/ps", client, timeout_s)
+    return answer is not None and bool(_own_names(engine) & _loaded_names(answer))
+
+
+def is_listening(engine: Engine, client: requests.Session, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
+    """True when an Ollama answers within ``timeout_s`` seconds, with a model or without one.
+
+    Raises TimeoutError when it says nothing.
+    """
+    return _get(engine, "/", client, timeout_s) is not None
+
+
+def _get(engine: Engine, path: str, client: requests.Session, timeout_s: float) -> requests.Response | None:
+    """The answer, where it is a 200. Raises TimeoutError."""
     try:
-        answer = client.get(engine.base_url + _health_path(engine), timeout=timeout_s)
+        answer = client.get(engine.base_url + path, timeout=timeout_s)
     except requests.Timeout:
         raise TimeoutError(f"no answer from {engine.base_url} within {timeout_s:g} s") from None
     except requests.RequestException:
-        return False
-    return answer.status_code == _OK
+        return None
+    return answer if answer.status_code == _OK else None
+
+
+def _own_names(engine: Engine) -> set[str]:
+    """What the engine may call its model in a list."""
+    return {engine.served_name, f"{engine.served_name}:latest"} if engine.engine == "ollama" else {engine.served_name}
+
+
+def _loaded_names(answer: requests.Response) -> set[str]:
+    try:
+        return {str(model["name"]) for model in answer.json()["models"]}
+    except (ValueError, KeyError, TypeError):
+        return set()
 
 
 def wait_ready(engine: Engine, timeout_s: float, pid: int | None = None) -> float:
@@ -64,22 +92,31 @@ def wait_ready(engine: Engine, timeout_s: float, pid: int | None = None) -> floa
     Where ``pid`` is given, its end ends the wait at once: systemd does not stop an ExecStartPost when the main process
     dies. Raises EngineFailedError when the process ends, or after ``timeout_s`` seconds.
     """
+    with ProcessWatch(pid) as watch:
+        return wait_until(is_healthy, engine, timeout_s, watch)
+
+
+def wait_until(
+    holds: Callable[[Engine, requests.Session, float], bool], engine: Engine, timeout_s: float, watch: ProcessWatch
+) -> float:
+    """Wait until ``holds`` (is_healthy, is_listening) is true of the engine; returns the seconds that took.
+
+    Raises EngineFailedError when the watched process ends, or after ``timeout_s`` seconds.
+    """
     begun = time.monotonic()
-    watch = _ProcessWatch(pid)
-    client = session()
     patience_s = _FIRST_TIMEOUT_S
-    try:
+    with session() as client:
         while True:
             try:
-                healthy = is_healthy(engine, client, patience_s)
+                held = holds(engine, client, patience_s)
             except TimeoutError:
-                healthy = False
+                held = False
                 patience_s = min(patience_s * 1.5, _LAST_TIMEOUT_S)
             # Asked after the probe: a stranger on the port may have answered it while our process died.
             if watch.ended():
                 raise EngineFailedError(f"engine {engine.name} ended while it was loading: see its log")
             elapsed = time.monotonic() - begun
-            if healthy:
+            if held:
                 return elapsed
             if elapsed >= timeout_s:
                 raise EngineFailedError(
@@ -87,12 +124,9 @@ def wait_ready(engine: Engine, timeout_s: float, pid: int | None = None) -> floa
                     "see its log, or raise its start_timeout_s"
                 )
             watch.sleep(min(INTERVAL_S, max(0.0, timeout_s - elapsed)))
-    finally:
-        client.close()
-        watch.close()
 
 
-class _ProcessWatch:
+class ProcessWatch:
     """Sleeps that end early when a process does (by pidfd, so that a reused pid cannot fool it)."""
 
     def __init__(self, pid: int | None) -> None:
@@ -107,6 +141,14 @@ class _ProcessWatch:
             else:
                 self._poll.register(self._fd, select.POLLIN)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def ended(self) -> bool:
         return self._gone or bool(self._fd is not None and self._poll.poll(0))
 
@@ -120,7 +162,7 @@ class _ProcessWatch:
 
 def served_names(engine: Engine, key: str) -> list[str]:
     """The model ids of ``GET /v1/models``, sorted. Raises EngineFailedError."""
-    answer = _ask(engine, "GET", "/v1/models", key, timeout_s=_PROBE_TIMEOUT_S)
+    answer = ask(engine, "GET", "/v1/models", key, timeout_s=_PROBE_TIMEOUT_S)
     try:
         return sorted(str(item["id"]) for item in answer["data"])
     except (KeyError, TypeError):
@@ -128,9 +170,13 @@ def served_names(engine: Engine, key: str) -> list[str]:
 
 
 def assert_serves(engine: Engine, key: str) -> None:
-    """Raises EngineFailedError unless the engine serves exactly the name it should."""
+    """Raises EngineFailedError unless the engine serves exactly the name it should.
+
+    For Ollama, which lists its whole store: unless that name is among them.
+    """
     names = served_names(engine, key)
-    if names != [engine.served_name]:
+    right = bool(_own_names(engine) & set(names)) if engine.engine == "ollama" else names == [engine.served_name]
+    if not right:
         raise EngineFailedError(
             f"engine {engine.name} on port {engine.port} serves {', '.join(names) or 'nothing'} "
             f"instead of {engine.served_name}: check its argv, or who else listens on that port"
@@ -144,11 +190,12 @@ def chat(engine: Engine, key: str, prompt: str, max_tokens: int, timeout_s: floa
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
     }
-    answer = _ask(engine, "POST", "/v1/chat/completions", key, timeout_s, body)
+    answer = ask(engine, "POST", "/v1/chat/completions", key, timeout_s, body)
     try:
         message = answer["choices"][0]["message"]
-        # A reasoning model may spend the whole budget thinking: that is an answer too.
-        text = message.get("content") or message.get("reasoning_content") or ""
+        # A reasoning model may spend the whole budget thinking: that is an answer too. The field's name differs:
+        # reasoning_content of llama-server and SGLang, reasoning of Ollama and, since 0.11, vLLM.
+        text = message.get("content") or message.get("reasoning_content") or message.get("reasoning") or ""
         if not isinstance(text, str):
             raise TypeError
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -160,7 +207,7 @@ def chat(engine: Engine, key: str, prompt: str, max_tokens: int, timeout_s: floa
 
 def embed(engine: Engine, key: str, text: str, timeout_s: float) -> int:
     """The number of dimensions of one embedding. Raises EngineFailedError where there is none."""
-    answer = _ask(engine, "POST", "/v1/embeddings", key, timeout_s, {"model": engine.served_name, "input": text})
+    answer = ask(engine, "POST", "/v1/embeddings", key, timeout_s, {"model": engine.served_name, "input": text})
     try:
         vector = answer["data"][0]["embedding"]
         if not vector or not all(isinstance(value, (int, float)) for value in vector):
@@ -170,9 +217,10 @@ def embed(engine: Engine, key: str, text: str, timeout_s: float) -> int:
     return len(vector)
 
 
-def _ask(
+def ask(
     engine: Engine, method: str, path: str, key: str, timeout_s: float, body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
+    """The JSON object that the engine answers with. Raises EngineFailedError."""
     url = engine.base_url + path
     try:
         with session() as client:

@@ -15,6 +15,8 @@ from hearth.units import Systemd, UnitState, log_tail
 
 # Beyond the engine's own time: docker's container removal and systemd's bookkeeping.
 _MARGIN_S = 30.0
+# Ollama may have to pull first. `hearth ready` ends a pull that stands still; this only keeps us from waiting for ever.
+_PULL_S = 86_400.0
 
 
 def unit_is_newer(state: UnitState) -> bool:
@@ -64,7 +66,10 @@ async def start(systemd: Systemd, engine: Engine, key: str) -> float:
     Raises EngineFailedError with the tail of the engine's log.
     """
     begun = time.monotonic()
-    result = await systemd.start(engine.unit, engine.start_timeout_s + _MARGIN_S)
+    limit_s = engine.start_timeout_s + _MARGIN_S
+    if engine.engine == "ollama":
+        limit_s += engine.start_timeout_s + _PULL_S
+    result = await systemd.start(engine.unit, limit_s)
     if result != "done":
         state = await systemd.state(engine.unit)
         log = log_tail(engine.unit)
@@ -86,7 +91,11 @@ def admit(engine: Engine) -> None:
 
     The memory ledger takes its place here: the need of the engine in GiB against what is free.
     """
-    if engine.engine != "ollama" and not Path(engine.model_path).exists():
+    if not Path(engine.model_path).exists():
+        if engine.engine == "ollama":
+            raise EngineFailedError(
+                f"engine {engine.name}: Ollama's store {engine.model_path} is missing; run site.yml again"
+            )
         raise EngineFailedError(
             f"engine {engine.name}: its model {engine.model_path} is missing; put it there, or correct the model's file"
         )

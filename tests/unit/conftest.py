@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +17,10 @@ from typing import Any, Self
 import msgspec
 import pytest
 from hypothesis import settings
+from ollama_server import OllamaServer
 
 from hearth import cli, contract, errors, switch, transition, units
+from hearth.ollama import make_ready
 
 # No database: a run leaves nothing behind. No deadline: a slow machine is not a failure.
 settings.register_profile("hearth", database=None, deadline=None, print_blob=True)
@@ -24,6 +28,7 @@ settings.load_profile("hearth")
 
 MakeEngine = Callable[..., contract.Engine]
 MakeState = Callable[..., units.UnitState]
+Ready = Callable[..., float]
 # What the scripted engine says to one request: a status, and a body (bytes as they are, anything else as JSON).
 Answer = tuple[int, Any]
 
@@ -145,6 +150,47 @@ def server() -> Iterator[ScriptedServer]:
     scripted.close()
 
 
+@pytest.fixture
+def ollama() -> Iterator[OllamaServer]:
+    """An Ollama with an empty store; its registry has qwen3:0.6b, of 0.52 GB, most of it in its first layer."""
+    server = OllamaServer()
+    server.registry["qwen3:0.6b"] = ("d1", {"weights": 522_000_000, "licence": 11_000})
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def qwen(make_engine: MakeEngine, ollama: OllamaServer, tmp_path: Path) -> contract.Engine:
+    """The engine that Hearth calls qwen, on that Ollama."""
+    return make_engine(
+        "qwen", engine="ollama", tag="qwen3:0.6b", port=ollama.port, model_path=str(tmp_path), start_timeout_s=30
+    )
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What ``ready`` wrote into the journal."""
+    return []
+
+
+@pytest.fixture
+def ready(qwen: contract.Engine, said: list[str]) -> Ready:
+    """``hearth ready qwen``, with more patience for bytes than a test lasts."""
+
+    def make(engine: contract.Engine = qwen, pid: int | None = None, **fields: Any) -> float:
+        return make_ready(engine, pid, **{"say": said.append, "stall_s": 60.0, "report_s": 60.0, **fields})
+
+    return make
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until it is told to end: what a unit has as its main process."""
+    with subprocess.Popen((sys.executable, "-c", "input()"), stdin=subprocess.PIPE) as started:
+        yield started
+        started.kill()
+
+
 class FakeSystemd:
     """What ``hearth`` asks of systemd, played on a table of states. ``calls`` is the record, in order.
 
@@ -154,6 +200,8 @@ class FakeSystemd:
     def __init__(self, *states: units.UnitState) -> None:
         self.table = {state.unit: state for state in states}
         self.calls: list[tuple[str, str]] = []
+        # How long each start was waited for, in seconds.
+        self.limits: list[float] = []
         self.start_ends: dict[str, tuple[str, str]] = {}
         self.stop_ends: dict[str, str] = {}
         self.breaks: set[tuple[str, str]] = set()
@@ -204,6 +252,7 @@ class FakeSystemd:
 
     async def start(self, unit: str, timeout_s: float) -> str:
         self._record("start", unit)
+        self.limits.append(timeout_s)
         active, result = self.start_ends.get(unit, ("active", "success"))
         self._set(unit, active=active, result=result, started_us=time.time_ns() // 1000)
         return "done" if active == "active" else "failed"

@@ -16,6 +16,7 @@ import pytest
 from hearth import cli, contract, switch
 
 if TYPE_CHECKING:
+    from ollama_server import OllamaServer
     from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -243,3 +244,22 @@ class TestReady:
             "",
             "hearth: engine scout ended while it was loading: see its log\n",
         )
+
+    def test_of_an_ollama_prints_the_pull_and_loads(
+        self,
+        qwen: contract.Engine,
+        ollama: OllamaServer,
+        make_contract: Callable[..., contract.Contract],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        path = tmp_path / "engines.json"
+        path.write_bytes(msgspec.json.encode(make_contract(qwen)))
+
+        code = cli.main(["--engines", str(path), "ready", "qwen"])
+
+        lines = capsys.readouterr().out.splitlines()
+        assert code == 0
+        assert lines[0] == f"hearth: pulling qwen3:0.6b from registry.ollama.ai into {tmp_path}"
+        assert lines[-1].startswith("hearth: qwen is ready after ")
+        assert ollama.loaded == ["qwen"]

@@ -135,6 +135,7 @@ def test_a_chat_asks_by_the_served_name_and_with_the_limit_it_was_given(
         ({"content": "Hello.", "reasoning_content": "They want a greeting."}, "Hello."),
         ({"content": "", "reasoning_content": "They want"}, "They want"),
         ({"content": None, "reasoning_content": "They want"}, "They want"),
+        ({"content": "", "reasoning": "They want"}, "They want"),
     ],
 )
 def test_the_answer_is_the_content_and_else_the_reasoning(

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,31 +16,21 @@ from hearth.errors import EngineFailedError
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, ScriptedServer
 
-# A process of the tests that lives until it is told to end.
-LIVES = (sys.executable, "-c", "input()")
-
-
-@pytest.fixture
-def process() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(LIVES, stdin=subprocess.PIPE) as started:
-        yield started
-        started.kill()
-
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Have something happen between the first probe and the second."""
 
     def arrange(happening: Callable[[], None]) -> None:
-        real, first = probe._ProcessWatch.sleep, [True]
+        real, first = probe.ProcessWatch.sleep, [True]
 
-        def sleep(self: probe._ProcessWatch, seconds: float) -> None:
+        def sleep(self: probe.ProcessWatch, seconds: float) -> None:
             if first:
                 first.clear()
                 happening()
             real(self, seconds)
 
-        monkeypatch.setattr(probe._ProcessWatch, "sleep", sleep)
+        monkeypatch.setattr(probe.ProcessWatch, "sleep", sleep)
 
     return arrange
 
@@ -53,12 +42,37 @@ def test_an_engine_that_is_up_is_ready_at_once(make_engine: MakeEngine, server: 
     assert [(method, path) for method, path, _, _ in server.seen] == [("GET", "/health")]
 
 
-def test_ollama_has_no_health_so_its_front_page_is_asked(make_engine: MakeEngine, server: ScriptedServer) -> None:
-    server.script["/"] = [(200, b"Ollama is running")]
+@pytest.mark.parametrize("name", ["qwen", "qwen:latest"])
+def test_ollama_has_no_health_so_it_is_asked_what_it_has_loaded(
+    make_engine: MakeEngine, server: ScriptedServer, name: str
+) -> None:
+    server.script["/api/ps"] = [(200, {"models": [{"name": "phi:latest"}, {"name": name}]})]
 
-    probe.wait_ready(make_engine(engine="ollama", port=server.port), 5)
+    probe.wait_ready(make_engine("qwen", engine="ollama", port=server.port), 5)
 
-    assert [path for _, path, _, _ in server.seen] == ["/"]
+    assert [path for _, path, _, _ in server.seen] == ["/api/ps"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param((200, {"models": []}), id="nothing is loaded"),
+        pytest.param((200, {"models": [{"name": "qwen3:latest"}]}), id="another model is"),
+        pytest.param((200, {"models": [{"name": "qwen:8b"}]}), id="another tag is"),
+        pytest.param((200, {"models": None}), id="no list"),
+        pytest.param((200, {"models": ["qwen"]}), id="a list of text"),
+        pytest.param((200, ["qwen"]), id="no mapping"),
+        pytest.param((200, b"Ollama is running"), id="no JSON"),
+        pytest.param((500, {"models": [{"name": "qwen:latest"}]}), id="an error"),
+    ],
+)
+def test_an_ollama_that_has_not_loaded_our_model_is_not_healthy(
+    make_engine: MakeEngine, server: ScriptedServer, answer: tuple[int, object]
+) -> None:
+    server.script["/api/ps"] = [answer]
+
+    with probe.session() as client:
+        assert not probe.is_healthy(make_engine("qwen", engine="ollama", port=server.port), client)
 
 
 def test_an_engine_that_loads_is_waited_for(make_engine: MakeEngine, server: ScriptedServer) -> None:

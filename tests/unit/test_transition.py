@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hearth import transition
+from hearth.contract import Engine
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:
+    from ollama_server import OllamaServer
     from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer
 
 YEAR_2020_US = 1_577_836_800_000_000
@@ -107,6 +109,49 @@ def test_an_engine_that_loads_from_an_older_unit_file_is_sick(
     assert transition.is_sick(engine, make_state(engine, "activating", started_us=1, fragment=str(unit_file)), "")
 
 
+def test_an_ollama_with_its_model_loaded_is_well(qwen: Engine, make_state: MakeState, ollama: OllamaServer) -> None:
+    ollama.store["qwen:latest"] = "d1"
+    ollama.loaded.append("qwen")
+
+    assert not transition.is_sick(qwen, make_state(qwen, "active"), "")
+
+
+def test_an_ollama_that_has_unloaded_its_model_is_sick(
+    qwen: Engine, make_state: MakeState, ollama: OllamaServer
+) -> None:
+    ollama.store["qwen:latest"] = "d1"
+
+    assert transition.is_sick(qwen, make_state(qwen, "active"), "")
+
+
+def test_an_ollama_that_lost_its_name_for_the_model_is_sick(
+    qwen: Engine, make_state: MakeState, ollama: OllamaServer
+) -> None:
+    ollama.store["qwen3:0.6b"] = "d1"
+    ollama.loaded.append("qwen")
+
+    assert transition.is_sick(qwen, make_state(qwen, "active"), "")
+
+
+@pytest.mark.parametrize(("kind", "at_least_s"), [("llama.cpp", 5), ("ollama", 24 * 3600)])
+async def test_an_engine_that_may_pull_is_given_the_time_for_it(
+    make_engine: MakeEngine,
+    make_state: MakeState,
+    fake_systemd: Callable[..., FakeSystemd],
+    server: ScriptedServer,
+    kind: str,
+    at_least_s: float,
+) -> None:
+    engine = make_engine(engine=kind, port=server.port)
+    server.serves("scout")
+    systemd = fake_systemd(make_state(engine))
+
+    await transition.start(systemd, engine, "")  # type: ignore[arg-type]
+
+    [limit_s] = systemd.limits
+    assert at_least_s < limit_s < at_least_s + 60
+
+
 async def test_an_engine_that_stays_up_after_its_stop_is_an_error_with_its_log(
     make_engine: MakeEngine, make_state: MakeState, fake_systemd: Callable[..., FakeSystemd]
 ) -> None:
@@ -168,8 +213,15 @@ def test_an_engine_without_its_model_is_refused_with_the_path(make_engine: MakeE
     )
 
 
-def test_ollama_keeps_its_models_itself(make_engine: MakeEngine, free_port: int) -> None:
-    transition.admit(make_engine(engine="ollama", model_path="/nonexistent", port=free_port))
+def test_an_ollama_without_its_store_is_refused_with_the_play_that_makes_it(make_engine: MakeEngine) -> None:
+    with pytest.raises(EngineFailedError) as caught:
+        transition.admit(make_engine(engine="ollama", tag="qwen3:0.6b", model_path="/nonexistent"))
+
+    assert str(caught.value) == "engine scout: Ollama's store /nonexistent is missing; run site.yml again"
+
+
+def test_an_ollama_is_admitted_with_an_empty_store(make_engine: MakeEngine, tmp_path: Path, free_port: int) -> None:
+    transition.admit(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path), port=free_port))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - a stranger may well
