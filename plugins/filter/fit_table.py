@@ -42,8 +42,8 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils._catalog import need_gib, refusal
 from ansible_collections.hearth.spark.plugins.module_utils._catalog import floor_gib as default_floor_gib
+from ansible_collections.hearth.spark.plugins.module_utils._catalog import need_gib, refusal
 
 
 def fit_table(models: Mapping[str, Mapping[str, Any]], total_gib: float, floor_gib: float = 0) -> list[str]:

@@ -10,7 +10,8 @@ version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
 description:
   - Checks every model, gives it a port, and renders its container's command line.
-  - Everything that could not run is refused with one sentence that names the variable, the model and the field.
+  - Everything that could not run is refused with one sentence that names the variable, the model and the field. It is
+    returned, not raised, so that a task can show it without a template's trace around it.
 options:
   _input:
     description: The models, by name. The fields are those of C(engines_models) of the role C(hearth.spark.engines).
@@ -57,7 +58,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    C(engines), the list of complete engines; C(entries), their units and caches for M(hearth.spark.files); C(contract),
+    C(refused), the sentence that says what could not run, and where that is empty C(engines), the list of complete engines; C(entries), their units and caches for M(hearth.spark.files); C(contract),
     the text of engines.json; C(default), the engine of the main lane that starts at boot, or an empty string;
     C(utility), the engines of the utility lane that start at boot.
   type: dict
@@ -65,8 +66,6 @@ _value:
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from ansible.errors import AnsibleFilterError
 
 from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _complete, _docker, _resolve
 
@@ -81,7 +80,7 @@ def resolve_engines(
     ulimits: Sequence[str] = (),
     floor_gib: float = 0,
 ) -> dict[str, Any]:
-    """See DOCUMENTATION. Raises AnsibleFilterError with one sentence."""
+    """See DOCUMENTATION."""
     user, total = facts["user"], float(facts["memory"]["total_gib"])
     floor = float(floor_gib) or _catalog.floor_gib(total)
     machine = _complete.Machine(total_gib=total, floor_gib=floor, arch=facts["arch"], gpu=gpu != "none")
@@ -91,13 +90,14 @@ def resolve_engines(
     try:
         resolved = _resolve.resolve(models or {}, images or {}, _catalog.Catalog(**catalog), machine, place)
     except _complete.ResolveError as error:
-        raise AnsibleFilterError(str(error)) from error
+        return {"refused": str(error), "engines": []}
     engines = _resolve.as_dicts(resolved)
     # Ollama's store is filled by Ollama; every other model is put where it is by somebody else.
     stores = {engine["model_path"] for engine in engines if engine["engine"] == "ollama"}
     folders = sorted({engine["cache_dir"] for engine in engines} | stores)
     at_boot = [engine for engine in engines if engine["start"] == "boot"]
     return {
+        "refused": "",
         "engines": engines,
         "entries": [
             *({"path": path, "state": "directory", "owner": user["name"], "adopt": True} for path in folders),

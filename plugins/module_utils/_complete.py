@@ -33,8 +33,10 @@ class ResolveError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What decides whether a model fits: MemTotal and what stays free of it in GiB, the kernel's word for the
-    architecture, and whether there is a GPU."""
+    """What decides whether a model fits.
+
+    MemTotal and what stays free of it are in GiB; ``arch`` is the kernel's word; ``gpu``: there is one.
+    """
 
     total_gib: float
     floor_gib: float

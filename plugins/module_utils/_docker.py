@@ -77,7 +77,9 @@ def docker_run(contract: Mapping[str, Any], model: Model, argv: Sequence[str], p
         command += _mount(posixpath.join(place.root, mount["source"]), mount["target"], write=mount["write"])
     env = {**_environment(fields, contract["port"], place), **(fields["env"] or {})}
     command += [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
-    command += ["--env-file", KEY_FILE]
+    if engine in ("llama.cpp", "vllm"):
+        # SGLang takes a key on its command line only, where everybody could read it, and Ollama knows none.
+        command += ["--env-file", KEY_FILE]
     return (*command, *_program(model), *argv)
 
 
@@ -125,6 +127,11 @@ def _environment(fields: Mapping[str, Any], port: int, place: Place) -> dict[str
             # The unit's life is the model's life: what is loaded stays until the unit is stopped.
             "OLLAMA_KEEP_ALIVE": "-1",
             "OLLAMA_MAX_LOADED_MODELS": "1",
+            "OLLAMA_NUM_PARALLEL": "1",
+            # Else it gives up by itself on a load that stands still for five minutes (its envconfig).
+            "OLLAMA_LOAD_TIMEOUT": str(fields["start_timeout"]),
+            # Else each start deletes what another engine has half fetched into the store (its server/routes.go).
+            "OLLAMA_NOPRUNE": "1",
             "OLLAMA_NO_CLOUD": "1",
         }
     return env

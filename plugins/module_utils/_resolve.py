@@ -31,8 +31,6 @@ class Resolved:
     docker: tuple[str, ...]
     cache_dir: str
     restart_window_s: int
-    # Beside the time to load: Ollama fetches its model when it is started for the first time.
-    fetch_s: int
 
 
 def resolve(
@@ -107,8 +105,6 @@ def _resolve_one(name: str, model: Model, port: int, machine: Machine, place: _d
         cache_dir=_docker.cache_dir(place, fields),
         # Three failed starts, each up to its timeout, must fall into one window, or a crash loop never ends.
         restart_window_s=3 * fields["start_timeout"] + 300,
-        # At 2 MB/s, a slow home's line; what stands still is noticed long before.
-        fetch_s=int((fields["disk_gb"] or 0) * 500) if fields["engine"] == "ollama" else 0,
     )
 
 
@@ -132,7 +128,6 @@ def as_dicts(resolved: Sequence[Resolved]) -> list[dict[str, Any]]:
             "exec_start": _docker.systemd_command(engine.docker),
             "cache_dir": engine.cache_dir,
             "restart_window_s": engine.restart_window_s,
-            "fetch_s": engine.fetch_s,
         }
         for engine in resolved
     ]

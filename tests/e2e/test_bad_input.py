@@ -27,13 +27,31 @@ def _with(name: str, **fields: Any) -> Callable[[Models], Models]:
     [
         (_with("tiny-a", lane="fast"), "engines_models.tiny-a.lane: must be one of main, utility, is 'fast'"),
         (_with("tiny-a", contxt=5), "engines_models.tiny-a.contxt: unknown field; known: aliases, argv,"),
-        (_with("tiny-a", file="tiny/tiny-a/gone.gguf"), "there is no /home/spark/ai/models/tiny/tiny-a/gone.gguf"),
+        (_with("tiny-a", file="gone.gguf"), "there is no /home/spark/ai/models/tiny/tiny-a/gone.gguf"),
         (_with("tiny-b", start="boot"), "tiny-a and tiny-b both have start: boot"),
         (_with("tiny-b", aliases=["tiny-a"]), "engines_models.tiny-b.aliases: 'tiny-a' is already a name of tiny-a"),
         (_with("tiny-b", port=8080), "engines_models"),
+        (_with("tinny", lane="main"), "engines_models.tinny: is not in the catalog. A model of your own needs engine,"),
+        (_with("qwen3-32b-nvfp", start="manual"), "engines_models.qwen3-32b-nvfp: is not in the catalog; did you mean"),
+        (_with("qwen3.8-flash-next-2x"), "engines_models.qwen3.8-flash-next-2x.nodes: needs 2 Sparks, and this is one"),
+        (_with("llama4-scout-17b-nvfp4"), "engines_models.llama4-scout-17b-nvfp4.status: is broken: SGLang up to"),
+        (_with("tiny-b", memory_gib=500), "engines_models.tiny-b.memory_gib: needs 500 GiB of the host's"),
         (_with("Tiny", engine="llama.cpp"), "engines_models.Tiny: a model's name is made of a-z"),
     ],
-    ids=["value", "field", "file", "two defaults", "alias", "port twice", "name"],
+    ids=[
+        "value",
+        "field",
+        "file",
+        "two defaults",
+        "alias",
+        "port twice",
+        "unknown",
+        "misspelt",
+        "too many Sparks",
+        "broken",
+        "too large",
+        "name",
+    ],
 )
 def test_a_wrong_model_is_named(box: Box, change: Callable[[Models], Models], sentence: str) -> None:
     models = box.models()
@@ -91,7 +109,7 @@ def test_a_registry_that_does_not_answer_is_named_and_the_model_goes_on(box: Box
     assert run.code != 0
     assert "An image could not be pulled" in run.flat
     assert "registry.nowhere.test" in run.flat
-    assert "Check the name in engines_models and the box's way to that registry" in run.flat
+    assert "Check the name in engines_models or engines_images and the box's way to that registry" in run.flat
     assert box.active() == ["tiny-a"]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 from resolving import CATALOG, GOOD
@@ -200,6 +199,7 @@ def test_no_models_at_all_is_no_mistake() -> None:
     assert resolve_engines.resolve_engines(None, KNOWN, FACTS, "/ai", "none")["engines"] == []
 
 
-def test_a_model_that_could_not_run_fails_the_play_with_its_sentence() -> None:
-    with pytest.raises(AnsibleFilterError, match=r"^engines_models\.scout\.file: is required"):
-        resolve(scout={**GOOD, "file": None})
+def test_a_model_that_could_not_run_is_refused_with_its_sentence() -> None:
+    refused = resolve(scout={**GOOD, "file": None})
+
+    assert refused == {"refused": "engines_models.scout.file: is required for llama.cpp", "engines": []}

@@ -126,12 +126,6 @@ def test_ollamas_models_share_one_store_and_are_known_by_their_tag() -> None:
     assert helper.contract["tag"] == "qwen3:0.6b"
 
 
-def test_only_ollama_has_time_to_fetch_its_model() -> None:
-    helper, small = on_spark({"helper": {}, "small": {}})
-
-    assert (helper.fetch_s, small.fetch_s) == (250, 0)
-
-
 def test_the_need_is_that_of_all_parts() -> None:
     assert on_spark({"qwen": {}})[0].contract["memory_gib"] == 37
 
