@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The lab's images: hearth-lab/box, hearth-lab/llama and hearth-lab/registry.
+# images.sh [vllm]: the lab's images, hearth-lab/box, hearth-lab/llama and hearth-lab/registry. With the word vllm also
+# hearth-lab/vllm, which is large and which only the scenario of that name needs.
 #
 # Their Debian bases are pulled where a registry answers, and made with debootstrap where none does. What comes
 # on top is the same Dockerfile for both. An image carries a hash of its recipe and is built again when that changes.
@@ -10,10 +11,33 @@ set -euo pipefail
 
 # image = its context folder below lab/, and the Debian suite below it
 IMAGES=(box:trixie registry:trixie llama:forky)
+VLLM_NEEDED_GB=8
+case ${1:-} in
+  '') ;;
+  vllm) IMAGES+=(vllm:trixie) ;;
+  *) die "images.sh knows the word vllm, not '$1'." ;;
+esac
 PULL_ANSWER_SECONDS=${LAB_PULL_ANSWER_SECONDS:-20}
 
+# What an image is built from beside its folder: for vLLM the locks, and the certificate authorities of this machine,
+# without which PyPI cannot be reached where a proxy has its own.
+more_of() { # folder
+  local file
+  if [ "$1" != vllm ]; then return 0; fi
+  for file in "${HEARTH_ROOT}"/requirements/{engines,uv}.txt /usr/local/share/ca-certificates/*.crt; do
+    if [ -e "${file}" ]; then echo "${file}"; fi
+  done
+}
+
 recipe_of() { # folder suite
-  (cd "${LAB_DIR}/$1" && echo "suite $2" && find . -type f | LC_ALL=C sort | xargs sha256sum) | sha256sum | cut -c1-16
+  local more
+  mapfile -t more < <(more_of "$1")
+  {
+    cd "${LAB_DIR}/$1"
+    echo "suite $2"
+    find . -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum
+    if [ "${#more[@]}" -gt 0 ]; then cat "${more[@]}"; fi
+  } | sha256sum | cut -c1-16
 }
 
 recipe_in() { docker image inspect --format '{{index .Config.Labels "hearth.lab.recipe"}}' "$1" 2>/dev/null || true; }
@@ -100,10 +124,25 @@ base() { # suite: leaves the image hearth-lab/debian:<suite>
 }
 
 build() { # folder suite recipe
+  local context more status=0
+  mapfile -t more < <(more_of "$1")
+  context=$(mktemp -d "${LAB_CACHE}/context.XXXXXX")
+  cp -R "${LAB_DIR}/$1/." "${more[@]}" "${context}/"
   # BUILDX_BUILDER: a builder in a container would not see the base image of this engine.
   env -u DOCKER_BUILDKIT BUILDX_BUILDER=default docker build --force-rm \
     --build-arg "BASE=hearth-lab/debian:$2" --label "${LAB_LABEL}" --label "hearth.lab.recipe=$3" \
-    --tag "hearth-lab/$1:latest" "${LAB_DIR}/$1"
+    --tag "hearth-lab/$1:latest" "${context}" || status=$?
+  rm -rf "${context}"
+  return "${status}"
+}
+
+# The image, its copy in the registry and the one in the box. Where the engine is on another machine, it has to say so itself.
+refuse_vllm_without_room() {
+  local root free
+  root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || true)
+  free=$(df --output=avail -B 1000000000 "${root:-/}" 2>/dev/null | tail -n 1 | tr -d ' ' || true)
+  [ "${free:-${VLLM_NEEDED_GB}}" -ge "${VLLM_NEEDED_GB}" ] ||
+    die "vLLM's image and its copies take ${VLLM_NEEDED_GB} GB below ${root} and ${free} GB are free: make room and retry."
 }
 
 for entry in "${IMAGES[@]}"; do
@@ -112,8 +151,13 @@ for entry in "${IMAGES[@]}"; do
   recipe=$(recipe_of "${folder}" "${suite}")
   if [ "$(recipe_in "hearth-lab/${folder}:latest")" = "${recipe}" ]; then continue; fi
   lab_lock
+  about="under a minute"
+  if [ "${folder}" = vllm ]; then
+    refuse_vllm_without_room
+    about="a download of 0.8 GB, one or two minutes"
+  fi
   base "${suite}"
-  logged "building the image hearth-lab/${folder}, under a minute" "${LAB_CACHE}/build-${folder}.log" \
+  logged "building the image hearth-lab/${folder}, ${about}" "${LAB_CACHE}/build-${folder}.log" \
     build "${folder}" "${suite}" "${recipe}"
   # What the new one replaced; an image in use stays until a later turn.
   docker image prune --force --filter "label=${LAB_LABEL}" >/dev/null

@@ -8,7 +8,9 @@ set -euo pipefail
 
 scenario=${1:-default}
 shift || true
-"${LAB_DIR}/up.sh"
+lab=()
+case ${scenario} in vllm | all) lab=(vllm) ;; esac
+"${LAB_DIR}/up.sh" "${lab[@]}"
 cd "${HEARTH_ROOT}"
 DOCKER_HOST=$(docker_host)
 export DOCKER_HOST

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The lab's network and its registry: TLS by a CA of our own, reachable in boxes as registry.hearth.test:5000.
 #
-#   registry.sh up     start it, push the engine image, write down the image's digest in .cache/lab/facts.json
-#   registry.sh down   remove both, unless a box still uses them
+#   registry.sh up [vllm]   start it, push the engines' images, write down their digests in .cache/lab/facts.json
+#   registry.sh down        remove both, unless a box still uses them
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -13,7 +13,8 @@ HOST=registry.hearth.test
 CA=${LAB_CACHE}/ca
 FACTS=${LAB_CACHE}/facts.json
 IMAGE=hearth-lab/registry:latest
-ENGINE=hearth-lab/llama:latest
+# What was pushed: a file a repository, with the ids of image and registry and the reference that boxes use.
+PUSHED=${LAB_CACHE}/pushed
 
 make_ca() {
   if [ -s "${CA}/registry.crt" ]; then
@@ -72,48 +73,70 @@ container() {
   docker start "${NAME}" >/dev/null
 }
 
-# Both ids decide: another engine image, or a new and therefore empty registry.
-pushed() { # image-id container-id
-  grep -qsF "\"llama_image_id\": \"$1\"" "${FACTS}" && grep -qsF "\"registry_id\": \"$2\"" "${FACTS}"
-}
-
-push_now() { # reference
+push_now() { # image reference
   local attempt
-  docker tag "${ENGINE}" "$1"
+  docker tag "$1" "$2"
   for attempt in 1 2 3 4 5; do
-    if docker push "$1"; then return 0; fi
+    if docker push "$2"; then return 0; fi
     sleep "${attempt}"
   done
   return 1
 }
 
-push() {
-  local image id port reference digest
-  image=$(docker image inspect --format '{{.Id}}' "${ENGINE}")
-  id=$(docker container inspect --format '{{.Id}}' "${NAME}")
-  if pushed "${image}" "${id}"; then return 0; fi
+push() { # image repository registry-id about
+  local image=$1 repository=$2 registry=$3 id seen=() port reference digest
+  id=$(docker image inspect --format '{{.Id}}' "${image}")
+  read -ra seen 2>/dev/null <"${PUSHED}/${repository}" || true
+  # Both ids decide: another image, or a new and therefore empty registry.
+  if [ "${seen[*]:0:2}" = "${id} ${registry}" ]; then return 0; fi
   port=$(docker port "${NAME}" 5000/tcp | head -n 1 | sed 's/.*://')
   # Docker takes a registry on the loopback without asking for its CA, so that this engine needs no setup.
-  reference=127.0.0.1:${port}/llama.cpp
-  logged "pushing the engine image to the registry, a few seconds" "${LAB_CACHE}/push.log" push_now "${reference}:lab"
-  digest=$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "${ENGINE}" |
+  reference=127.0.0.1:${port}/${repository}
+  logged "pushing the image ${image%:*} to the registry, $4" "${LAB_CACHE}/push-${repository}.log" \
+    push_now "${image}" "${reference}:lab"
+  digest=$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "${image}" |
     sed -n "s|^${reference}@||p" | head -n 1)
   docker rmi "${reference}:lab" >/dev/null
   case ${digest} in
     sha256:*) ;;
-    *) die "the engine image was pushed but has no digest: see ${LAB_CACHE}/push.log." ;;
+    *) die "${image} was pushed but has no digest: see ${LAB_CACHE}/push-${repository}.log." ;;
   esac
-  printf '{\n  "llama_image": "%s:5000/llama.cpp@%s",\n  "llama_image_id": "%s",\n  "registry_id": "%s"\n}\n' \
-    "${HOST}" "${digest}" "${image}" "${id}" >"${FACTS}.new"
-  mv "${FACTS}.new" "${FACTS}"
+  mkdir -p "${PUSHED}"
+  echo "${id} ${registry} ${HOST}:5000/${repository}@${digest}" >"${PUSHED}/${repository}.new"
+  mv "${PUSHED}/${repository}.new" "${PUSHED}/${repository}"
 }
 
-up() {
+# What this registry really has: an image that was pushed to an earlier one is not told of.
+write_facts() { # registry-id
+  local pair file seen lines=()
+  for pair in llama_image=llama.cpp vllm_image=vllm-cpu; do
+    file=${PUSHED}/${pair#*=}
+    if [ ! -e "${file}" ]; then continue; fi
+    read -ra seen <"${file}"
+    if [ "${seen[1]}" = "$1" ]; then lines+=("$(printf '  "%s": "%s"' "${pair%%=*}" "${seen[2]}")"); fi
+  done
+  {
+    echo "{"
+    (IFS=$'\n' && echo "${lines[*]}") | sed '$!s/$/,/'
+    echo "}"
+  } >"${FACTS}.new"
+  if cmp -s "${FACTS}.new" "${FACTS}"; then rm "${FACTS}.new"; else mv "${FACTS}.new" "${FACTS}"; fi
+}
+
+up() { # [vllm]
+  local id
   lab_lock
   make_ca
   network
   container
-  push
+  id=$(docker container inspect --format '{{.Id}}' "${NAME}")
+  push hearth-lab/llama:latest llama.cpp "${id}" "a few seconds"
+  case ${1:-} in
+    '') ;;
+    vllm) push hearth-lab/vllm:latest vllm-cpu "${id}" "about a minute" ;;
+    *) die "registry.sh up knows the word vllm, not '$1'." ;;
+  esac
+  write_facts "${id}"
 }
 
 down() {
@@ -131,7 +154,7 @@ down() {
 }
 
 case ${1:-up} in
-  up) up ;;
+  up) up "${2:-}" ;;
   down) down ;;
   *) die "registry.sh knows the verbs up and down, not '$1'." ;;
 esac
