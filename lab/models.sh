@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The tiny models, made once: .cache/lab/models/tiny/tiny-{a,b}/tiny-{a,b}.gguf for llama.cpp, and one for vLLM in the
-# place, though not of the size, of a model of the catalog.
+# The tiny models, made once: .cache/lab/models/tiny/tiny-{a,b}/tiny-{a,b}.gguf for llama.cpp, and one each for llama.cpp and
+# vLLM in the place, though not of the size, of a model of the catalog.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,10 +17,10 @@ make_model() { # name maker file-that-shows-it out words…
 }
 
 seed=0
-for name in tiny-a tiny-b; do
+for gguf in tiny/tiny-a/tiny-a.gguf tiny/tiny-b/tiny-b.gguf gemma2/gemma-2-2b/gemma-2-2b-it-Q4_K_M.gguf; do
   seed=$((seed + 1))
-  gguf=${LAB_CACHE}/models/tiny/${name}/${name}.gguf
-  make_model "${name}" "${LAB_DIR}/tiny_gguf.py" "${gguf}" "${gguf}" --seed "${seed}"
+  out=${LAB_CACHE}/models/${gguf}
+  make_model "$(basename "$(dirname "${gguf}")")" "${LAB_DIR}/tiny_gguf.py" "${out}" "${out}" --seed "${seed}"
 done
 name=qwen2.5-1.5b-instruct
 folder=${LAB_CACHE}/models/qwen2.5/${name}

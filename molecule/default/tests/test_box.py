@@ -54,8 +54,8 @@ def test_no_unit_has_failed(host: Host) -> None:
     assert host.run("systemctl --failed --no-legend --plain").stdout.strip() == ""
 
 
-def test_contract_names_both_models(engines: list[Engine]) -> None:
-    assert [engine["name"] for engine in engines] == ["tiny-a", "tiny-b"]
+def test_contract_names_all_models(engines: list[Engine]) -> None:
+    assert [engine["name"] for engine in engines] == ["tiny-a", "tiny-b", "gemma-2-2b"]
     assert len({engine["port"] for engine in engines}) == len(engines)
 
 
@@ -133,3 +133,18 @@ def test_without_the_key_there_is_no_answer(host: Host, active: Engine, key: str
 
 def test_command_is_on_the_path(host: Host) -> None:
     assert host.run("hearth --help").rc == 0
+
+
+def test_model_of_the_catalog_serves_by_its_unit(host: Host, engines: list[Engine], api_key: str) -> None:
+    engine = next(engine for engine in engines if engine["name"] == "gemma-2-2b")
+    unit = f"systemctl cat {engine['unit']}"
+    assert "--flash-attn on" in host.check_output(unit), "a flag of the catalog"
+    assert "--ctx-size 512" in host.check_output(unit), "a flag of the inventory"
+    started = host.run(f"systemctl start {engine['unit']}")
+    try:
+        assert started.rc == 0, journal(host, engine["unit"])
+        status, text = chat(host, engine, api_key)
+        assert status == 200, text
+        assert json.loads(text)["model"] == "gemma-2-2b"
+    finally:
+        host.run(f"systemctl stop {engine['unit']}")
