@@ -17,7 +17,7 @@ SCENARIO ?= default
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm lint sanity unit molecule e2e lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve lint sanity unit molecule e2e lab build catalog lock clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(ROOT)/Makefile
@@ -64,6 +64,9 @@ test-contract: .venv/.ready ## every model's flags, asked of the engines' own pa
 
 test-vllm: .venv/.ready ## a real vLLM on a box, from catalog to answer: 4 minutes and 8 GB, then 2
 	@$(ROOT)/lab/molecule.sh vllm $(ARGS)
+
+bench-resolve: .venv/.ready ## what resolving 45 models for 10 hosts adds to a run
+	@cd $(ROOT) && PYTHONPATH=collections $(BIN)/python bench/resolve.py
 
 lab: .venv/.ready ## what boxes are made from: engine, images, registry, models
 	@$(ROOT)/lab/up.sh

@@ -46,16 +46,24 @@ def inventory() -> dict[str, Any]:
     catalog = _catalog.check_catalog(**read())
     fit = [name for name, model in catalog.models.items() if _catalog.refusal(model, _catalog.SPARK_GIB, 10) is None]
     models = {name: {"start": "demand"} for name in fit[:MODELS]}
-    assert len(models) == MODELS, f"only {len(models)} models of the catalog fit a Spark"
+    if len(models) < MODELS:
+        raise SystemExit(f"only {len(models)} models of the catalog fit a Spark")
     variables = {"ansible_connection": "local", "facts": FACTS, "engines_models": models}
     return {"sparks": {"hosts": {f"spark{index}": {} for index in range(HOSTS)}, "vars": variables}}
 
 
 def seconds(folder: Path, name: str) -> float:
     """One run of a play."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(folder / "hosts.json"), str(folder / name)]
+    program = str(Path(sys.executable).parent / "ansible-playbook")
     begun = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [program, "-i", str(folder / "hosts.json"), str(folder / name)],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"ansible-playbook failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return time.monotonic() - begun
