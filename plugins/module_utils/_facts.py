@@ -8,48 +8,87 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import platform
 import re
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The one key of a CDI spec that matters here, in YAML or JSON: no YAML library can be counted on on a fresh host.
-_KIND = re.compile(r"""(?:^|[\s{,])["']?kind["']?\s*:\s*["']?([\w.-]+/[\w.-]+)""")
+from ansible_collections.hearth.spark.plugins.module_utils import _nvidia
+from ansible_collections.hearth.spark.plugins.module_utils._program import Program
+
 _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN is 10
+_SYSTEMD_TIMEOUT_S = 15.0
+# What the kernel takes for no (lib/kstrtox.c, kstrtobool).
+_NO = re.compile(r"0|[nf].*|of.*", flags=re.IGNORECASE)
 
 
 def read(root: Path) -> dict[str, Any]:
     """All facts of the system whose files are below ``root`` ("/", or a folder of a test)."""
-    units = engine_units()
-    return {
+    # Programs think while files are read.
+    driver_asked, systemd_asked = _nvidia.ask_driver(), ask_systemd()
+    meminfo = _text(root / "proc/meminfo")
+    kernel = _text(root / "proc/sys/kernel/osrelease").strip() or platform.release()
+    cdi, cdi_devices = _nvidia.cdi(root)
+    facts = {
         "os": os_release(_text(root / "etc/os-release")),
         "dgx": dgx_release(_text(root / "etc/dgx-release")),
         "arch": platform.machine(),
-        "kernel": platform.release(),
-        "memory": memory(_text(root / "proc/meminfo")),
+        "kernel": kernel,
+        "kho": kho(_text(root / "proc/cmdline"), kernel, meminfo),
+        "memory": memory(meminfo),
         "systemd": (root / "run/systemd/system").is_dir(),
         "docker": docker(root),
-        "cdi": cdi_kinds(root),
+        "toolkit": _nvidia.toolkit(root),
+        "cdi": cdi,
+        "cdi_devices": cdi_devices,
         "listening": listening(root),
-        "units": units,
-        "engine_ports": engine_ports(_text(root / "etc/hearth/engines.json"), units),
         "runtime": (root / "opt/hearth/venv/bin/python").exists(),
     }
+    units = engine_units(systemd_asked)
+    return {
+        **facts,
+        "units": units,
+        "engine_ports": engine_ports(_text(root / "etc/hearth/engines.json"), units),
+        "gpu": _nvidia.gpu(root, driver_asked),
+    }
+
+
+def _at_home(path: str, user: Mapping[str, Any] | None) -> Path:
+    """``path``, with the home of ``user`` for a leading ``~``."""
+    first, rest = path.partition("/")[::2]
+    return Path(user["home"], rest) if first == "~" and user else Path(path)
 
 
 def look_at(path: str, user: Mapping[str, Any] | None) -> dict[str, Any]:
     """What is at ``path``: ``exists``, ``is_dir``, ``size`` in bytes, ``path`` with the home of ``user`` for ``~``."""
-    full = Path(path)
-    if path.startswith("~/") and user:
-        full = Path(user["home"]) / path[2:]
+    full = _at_home(path, user)
     try:
         stat = full.stat()
     except OSError:
         return {"path": str(full), "exists": False, "is_dir": False, "size": 0}
     return {"path": str(full), "exists": True, "is_dir": full.is_dir(), "size": stat.st_size}
+
+
+def disk(path: str, user: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The file system that ``path`` is on, or will be: ``path`` as far as that exists, ``total_gb`` and ``free_gb``.
+
+    In decimal GB, as disks and models are sold; free is what programs other than root's may have. Empty where it cannot
+    be told.
+    """
+    full = _at_home(path, user)
+    if not full.is_absolute():
+        return {}
+    for folder in (full, *full.parents):
+        try:
+            seen = os.statvfs(folder)
+        except OSError:
+            continue
+        sizes = {"total_gb": seen.f_blocks, "free_gb": seen.f_bavail}
+        return {"path": str(folder), **{name: round(size * seen.f_frsize / 1e9, 1) for name, size in sizes.items()}}
+    return {}
 
 
 def _text(path: Path) -> str:
@@ -76,26 +115,56 @@ def os_release(text: str) -> dict[str, str]:
 
 
 def dgx_release(text: str) -> dict[str, str]:
-    """``platform``, ``build`` and ``ota`` of /etc/dgx-release; empty on anything else than DGX OS.
+    """``name``, ``platform``, ``build``, ``ota`` and ``release`` of /etc/dgx-release; empty on anything but DGX OS.
 
-    One DGX_OTA_VERSION line is appended by every update: the last one counts. The serial number is left out.
+    ``build`` came from the factory; one DGX_OTA_VERSION line is appended by every update, and the last one counts;
+    ``release`` is the later of the two. The serial number is left out.
     """
     values = dict(_assignments(text))
     if not values:
         return {}
+    build, ota = values.get("DGX_SWBUILD_VERSION", ""), values.get("DGX_OTA_VERSION", "")
     return {
+        "name": values.get("DGX_PRETTY_NAME", ""),
         "platform": values.get("DGX_PLATFORM", ""),
-        "build": values.get("DGX_SWBUILD_VERSION", ""),
-        "ota": values.get("DGX_OTA_VERSION", ""),
+        "build": build,
+        "ota": ota,
+        "release": ota or build,
     }
 
 
+def _kib(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, flags=re.MULTILINE)}
+
+
 def memory(text: str) -> dict[str, float]:
-    """``total_gib`` and ``available_gib`` of /proc/meminfo, in GiB."""
-    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, flags=re.MULTILINE)}
+    """Total and available memory, total and free swap of /proc/meminfo, in GiB; 0 where it does not say."""
+    kib = _kib(text)
+    fields = {
+        "total_gib": "MemTotal",
+        "available_gib": "MemAvailable",
+        "swap_total_gib": "SwapTotal",
+        "swap_free_gib": "SwapFree",
+    }
+    return {field: round(kib.get(name, 0) / 2**20, 1) for field, name in fields.items()}
+
+
+def kho(cmdline: str, kernel: str, meminfo: str) -> dict[str, Any]:
+    """Kexec HandOver: what the kernel's ``cmdline`` says, whether it is ``disabled`` there, and whether a ``problem``.
+
+    NVIDIA's kernels from 7.0 on have it on unless told otherwise. It then keeps about 9 GiB to itself, and RDMA cannot
+    register memory; the mark of that is free contiguous memory (CMA) where there is none in all.
+    """
+    said = re.findall(r"(?:^|\s)kho=(\S*)", cmdline.partition(" -- ")[0])
+    disabled = bool(said and _NO.fullmatch(said[-1]))
+    kib = _kib(meminfo)
+    version = re.match(r"(\d+)\.", kernel)
+    by_default = version is not None and int(version[1]) >= 7 and "nvidia" in kernel
+    marked = kib.get("CmaFree", 0) > 0 and kib.get("CmaTotal") == 0
     return {
-        "total_gib": round(kib.get("MemTotal", 0) / 2**20, 1),
-        "available_gib": round(kib.get("MemAvailable", 0) / 2**20, 1),
+        "cmdline": said[-1] if said else "",
+        "disabled": disabled,
+        "problem": marked or (by_default and not disabled),
     }
 
 
@@ -135,16 +204,6 @@ def _docker_get(path: str, url: str) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def cdi_kinds(root: Path) -> list[str]:
-    """The kinds of device that CDI specs offer, such as nvidia.com/gpu."""
-    kinds: set[str] = set()
-    for folder in ("etc/cdi", "var/run/cdi", "run/cdi"):
-        # By their endings, as Docker and every other reader of CDI chooses them.
-        for spec in sorted([*(root / folder).glob("*.json"), *(root / folder).glob("*.yaml")]):
-            kinds.update(_KIND.findall(_text(spec)))
-    return sorted(kinds)
-
-
 def listening(root: Path) -> dict[str, str]:
     """TCP ports that somebody listens on, as text, and that program's name where it can be read."""
     inodes: dict[str, str] = {}
@@ -178,24 +237,19 @@ def _sockets(process: Path) -> list[str]:
     return found
 
 
-def engine_units() -> dict[str, str]:
+def ask_systemd() -> tuple[Program, Program]:
+    """Start asking systemd for the engine units it has loaded, and for those it has files of; see ``engine_units``."""
+    words = ("--plain", "--no-legend", "--no-pager", "hearth-engine-*.service")
+    return Program("systemctl", "list-units", "--all", *words), Program("systemctl", "list-unit-files", *words)
+
+
+def engine_units(asked: tuple[Program, Program]) -> dict[str, str]:
     """The engine units that systemd knows, and whether each is active, failed, …; empty without systemd."""
-    command = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "hearth-engine-*.service"]
-    try:
-        answer = subprocess.run(  # pylint: disable=ansible-bad-function
-            command, capture_output=True, text=True, timeout=15, check=False
-        )
-        files = subprocess.run(  # pylint: disable=ansible-bad-function
-            ["systemctl", "list-unit-files", "--plain", "--no-legend", "--no-pager", "hearth-engine-*.service"],
-            capture_output=True,
-            text=True,
-            timeout=15,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    loaded, files = (program.answer(_SYSTEMD_TIMEOUT_S) for program in asked)
+    if loaded.late or files.late:
         return {}
-    units = {line.split()[0]: "inactive" for line in files.stdout.splitlines() if line.split()}
-    for line in answer.stdout.splitlines():
+    units = {line.split()[0]: "inactive" for line in files.text.splitlines() if line.split()}
+    for line in loaded.text.splitlines():
         fields = line.lstrip("●* ").split()
         if len(fields) >= 4:
             units[fields[0]] = fields[2]

@@ -10,12 +10,13 @@ short_description: Read everything the roles need to know of a box, in one run
 version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
 description:
-  - Reads operating system, DGX release, memory, Docker, CDI devices, the user who owns the models, listening ports and
-    engine units. Nothing is required to exist, so it works on any Linux host.
+  - Reads operating system, DGX release, kernel, memory, GPU and driver, Docker, container toolkit, CDI devices, disk,
+    the user who owns the models, listening ports and engine units.
+  - Nothing is required to exist, so it works on any Linux host; what is not there is empty.
   - The serial number that C(/etc/dgx-release) holds is never read into the facts.
 options:
   user:
-    description: The user who owns C(~/ai). Its home resolves C(~) in O(paths).
+    description: The user who owns C(~/ai). Its home resolves C(~) in O(paths) and O(tree).
     type: str
     default: ""
   paths:
@@ -23,6 +24,10 @@ options:
     type: list
     elements: str
     default: []
+  tree:
+    description: The folder whose file system's free space is told. It need not exist yet.
+    type: str
+    default: ~/ai
 attributes:
   check_mode:
     description: Reads only, so check mode is the same.
@@ -50,10 +55,105 @@ ansible_facts:
   type: dict
   contains:
     spark:
-      description: >-
-        C(os), C(dgx), C(arch), C(kernel), C(python), C(memory), C(systemd), C(docker), C(cdi), C(user), C(paths),
-        C(listening) and C(units).
+      description: What was read.
       type: dict
+      contains:
+        os:
+          description: >-
+            C(id), C(version), C(codename) and C(name) of C(/etc/os-release).
+          type: dict
+          sample: {id: ubuntu, version: "24.04", codename: noble, name: Ubuntu 24.04.5 LTS}
+        dgx:
+          description: >-
+            DGX OS: C(name) of the product, C(platform), C(build) of the factory, C(ota) of the last update, and
+            C(release), which is the later of these two. Empty on any other system.
+          type: dict
+          sample: {name: NVIDIA DGX Spark, platform: GX10, build: 7.2.3, ota: 7.6.0, release: 7.6.0}
+        arch:
+          description: The architecture, as the kernel names it.
+          type: str
+          sample: aarch64
+        kernel:
+          description: The kernel's release.
+          type: str
+          sample: 7.0.0-1019-nvidia
+        kho:
+          description: >-
+            Kexec HandOver: C(cmdline), what the kernel's command line says of it; C(disabled), whether that switches it
+            off; C(problem), whether it is on by default in this kernel of NVIDIA's (7.0 and newer) and not switched
+            off, or marks C(/proc/meminfo). It then keeps about 9 GiB to itself and breaks RDMA; the package
+            C(nvidia-spark-grub-kho) and a reboot end that.
+          type: dict
+          sample: {cmdline: "off", disabled: true, problem: false}
+        memory:
+          description: C(total_gib), C(available_gib), C(swap_total_gib) and C(swap_free_gib), in GiB.
+          type: dict
+          sample: {total_gib: 121.6, available_gib: 112.0, swap_total_gib: 16.0, swap_free_gib: 16.0}
+        disk:
+          description: >-
+            The file system of O(tree): C(total_gb) and C(free_gb) in decimal GB, and C(path), the part of O(tree) that
+            exists. Empty where C(~) is nobody's.
+          type: dict
+          sample: {path: /home/spark/ai, total_gb: 3936.8, free_gb: 3264.2}
+        gpu:
+          description: >-
+            C(name) of the first GPU, C(count) of GPUs, version of the C(driver), and C(error): why C(nvidia-smi), where
+            it is installed, cannot tell; it is given 5 seconds.
+          type: dict
+          sample: {name: NVIDIA GB10, count: 1, driver: 580.178.04, error: ""}
+        docker:
+          description: >-
+            C(installed), whether there is an engine; C(packaged), whether it is the distribution's own package
+            docker.io; C(version) of the one that runs, or else C(error).
+          type: dict
+          sample: {installed: true, packaged: false, version: 29.6.2, error: ""}
+        toolkit:
+          description: The version of the NVIDIA container toolkit.
+          type: str
+          sample: 1.20.1
+        cdi:
+          description: The kinds of device that CDI specifications offer.
+          type: list
+          elements: str
+          sample: [nvidia.com/gpu]
+        cdi_devices:
+          description: >-
+            The devices that CDI specifications offer. A specification in YAML of another shape than C(nvidia-ctk)
+            writes has its kind in C(cdi) and no devices here.
+          type: list
+          elements: str
+          sample: [nvidia.com/gpu=0, nvidia.com/gpu=all]
+        systemd:
+          description: Whether systemd runs the host.
+          type: bool
+        python:
+          description: C(executable) and C(version) of the Python that this ran with, and whether it can make a C(venv).
+          type: dict
+          sample: {executable: /usr/bin/python3, version: 3.12.3, venv: true}
+        runtime:
+          description: Whether the package C(hearth) is on the host.
+          type: bool
+        user:
+          description: C(name), C(uid), C(gid) and C(home) of O(user); empty where there is no such user.
+          type: dict
+          sample: {name: spark, uid: 1000, gid: 1000, home: /home/spark}
+        paths:
+          description: >-
+            For each of O(paths) C(path) with the home in it, C(exists), C(is_dir) and C(size) in bytes.
+          type: dict
+        listening:
+          description: The program that listens on each TCP port, by port; empty where it cannot be told.
+          type: dict
+          sample: {"22": sshd, "8080": docker-proxy}
+        units:
+          description: The state of each engine unit that systemd knows.
+          type: dict
+          sample: {hearth-engine-scout.service: active}
+        engine_ports:
+          description: The ports of the engines that run.
+          type: list
+          elements: int
+          sample: [8080]
 """
 
 import importlib.util
@@ -72,6 +172,7 @@ def main() -> None:
         argument_spec={
             "user": {"type": "str", "default": ""},
             "paths": {"type": "list", "elements": "str", "default": []},
+            "tree": {"type": "str", "default": "~/ai"},
         },
         supports_check_mode=True,
     )
@@ -94,6 +195,7 @@ def main() -> None:
                     "venv": importlib.util.find_spec("ensurepip") is not None,
                 },
                 "user": user or {},
+                "disk": _facts.disk(module.params["tree"], user),
                 "paths": {path: _facts.look_at(path, user) for path in module.params["paths"]},
             }
         },

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that are asked while other things are read. Standard library only: it runs on a fresh host.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+
+_KILLED_WITHIN_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a program said. ``found``: there is such a program; ``late``: it did not end in time, so says nothing."""
+
+    found: bool
+    late: bool
+    text: str
+
+
+class Program:
+    """A program that was started; ``answer`` waits for it. One that is not there says nothing."""
+
+    def __init__(self, *command: str, errors: bool = False) -> None:
+        """Start it. With ``errors``, what it says on its error output belongs to its answer."""
+        self._process: subprocess.Popen[str] | None = None
+        with suppress(OSError):
+            self._process = subprocess.Popen(  # pylint: disable=ansible-bad-function,consider-using-with
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if errors else subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+            )
+
+    def answer(self, timeout_s: float) -> Answer:
+        """What it says within ``timeout_s`` seconds; whatever its exit code, and then it is ended."""
+        process = self._process
+        if process is None:
+            return Answer(found=False, late=False, text="")
+        try:
+            return Answer(found=True, late=False, text=process.communicate(timeout=timeout_s)[0])
+        except subprocess.TimeoutExpired:
+            # A program that hangs in a driver cannot be killed, and must not hold us too.
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_KILLED_WITHIN_S)
+            if process.stdout:
+                process.stdout.close()
+            return Answer(found=True, late=True, text="")
