@@ -23,7 +23,9 @@ _MANAGER = "org.freedesktop.systemd1.Manager"
 class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     """What systemd says of a unit. ``started_us`` is microseconds since the epoch, 0 if never started.
 
-    ``outdated``: the unit's file was changed, and systemd has not read it again.
+    ``outdated``: the unit's file was changed, and systemd has not read it again. ``invocation`` is the id of its newest
+    run, as hexadecimal. ``stopped_us``: when it last stopped, in microseconds of CLOCK_MONOTONIC; 0 where it never did,
+    and where systemd has forgotten it, as it does with units that stopped and start not at boot.
     """
 
     unit: str
@@ -36,11 +38,26 @@ class UnitState(msgspec.Struct, frozen=True, kw_only=True):
     started_us: int
     fragment: str
     outdated: bool
+    invocation: str = ""
+    stopped_us: int = 0
 
     @property
     def is_up(self) -> bool:
         """Ready: start-up finished and not on its way down."""
         return self.active == "active"
+
+    @property
+    def is_starting(self) -> bool:
+        """Between its first ExecStartPre and the end of its last ExecStartPost.
+
+        A unit that waits for its automatic restart is "activating" too, and has the invocation of the run that ended.
+        """
+        return self.active == "activating" and not self.sub.startswith("auto-restart")
+
+    @property
+    def holds_memory(self) -> bool:
+        """Alive, and not only waiting for its automatic restart."""
+        return self.is_alive and (self.active != "activating" or self.is_starting)
 
     @property
     def is_coming(self) -> bool:
@@ -161,6 +178,8 @@ class Systemd:
             started_us=service["ExecMainStartTimestamp"],
             fragment=general["FragmentPath"],
             outdated=general["NeedDaemonReload"],
+            invocation=bytes(general["InvocationID"]).hex(),
+            stopped_us=general["InactiveEnterTimestampMonotonic"],
         )
 
     async def states(self, units: list[str]) -> dict[str, UnitState]:
@@ -210,6 +229,16 @@ class Systemd:
         """No longer have the units started at boot. Running ones go on running."""
         await self._call("DisableUnitFiles", "asb", units, False)
         await self.reload()
+
+
+def read_states(units: list[str]) -> dict[str, UnitState]:
+    """The states of units, for callers without a loop. Raises SystemdError."""
+
+    async def ask() -> dict[str, UnitState]:
+        async with Systemd() as systemd:
+            return await systemd.states(units)
+
+    return asyncio.run(ask())
 
 
 def log_tail(unit: str, lines: int = 20) -> tuple[str, ...]:
