@@ -58,9 +58,10 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    C(refused), the sentence that says what could not run, and where that is empty C(engines), the list of complete engines; C(entries), their units and caches for M(hearth.spark.files); C(contract),
-    the text of engines.json; C(default), the engine of the main lane that starts at boot, or an empty string;
-    C(utility), the engines of the utility lane that start at boot.
+    C(refused), the sentence that says what could not run, and where that is empty C(engines), the list of complete
+    engines; C(entries), their units and caches for M(hearth.spark.files); C(contract), the text of engines.json;
+    C(default), the engine of the main lane that starts at boot, or an empty string; C(beside), the other engines that
+    start at boot.
   type: dict
 """
 
@@ -111,8 +112,10 @@ def resolve_engines(
             ),
         ],
         "contract": _resolve.contract_json(resolved, floor),
-        "default": next((engine["name"] for engine in at_boot if engine["lane"] == "main"), ""),
-        "utility": [engine["name"] for engine in at_boot if engine["lane"] == "utility"],
+        "default": next(
+            (engine["name"] for engine in at_boot if engine["lane"] == "main" and not engine["pinned"]), ""
+        ),
+        "beside": [engine["name"] for engine in at_boot if engine["lane"] != "main" or engine["pinned"]],
     }
 
 

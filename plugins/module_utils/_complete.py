@@ -153,11 +153,16 @@ def _check_names(source: str, models: Mapping[str, Mapping[str, Any]]) -> None:
             taken[alias] = name
     if "none" in taken:
         raise ResolveError(f"{source}.{taken['none']}: the name 'none' means no model; choose another")
-    boot = [name for name, model in models.items() if model["lane"] == "main" and model["start"] == "boot"]
+    # Pinned ones stay whatever is switched to, so any number of them may start beside the one that changes.
+    boot = [
+        name
+        for name, model in models.items()
+        if model["lane"] == "main" and model["start"] == "boot" and not model["pinned"]
+    ]
     if len(boot) > 1:
         raise ResolveError(
             f"{source}: {' and '.join(boot)} both have start: boot, and one model of the main lane runs at a time; "
-            "leave it with one of them"
+            "leave it with one of them, or pin all but one"
         )
 
 

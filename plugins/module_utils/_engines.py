@@ -80,6 +80,8 @@ def _sglang(run: Run) -> dict[str, Any]:
         "--host": "0.0.0.0",  # noqa: S104 - of the container
         "--port": run.port,
         "--context-length": run.model["context"]["practical"],
+        # What runs and waits is read before an engine is stopped; the other engines tell it unasked.
+        "--enable-metrics": True,
     }
     if run.gpu:
         flags["--mem-fraction-static"] = share(run.model, run.total_gib)

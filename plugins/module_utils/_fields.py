@@ -137,6 +137,7 @@ MODEL: dict[str, Field] = {
     "capabilities": Field(kind="texts", about="What it can do.", choices=CAPABILITIES, default=("chat",)),
     "lane": _text("main: one at a time; utility: beside it.", choices=LANES, default="main"),
     "start": _text("When it is started.", choices=STARTS, default="demand"),
+    "pinned": Field(kind="bool", about="Never stopped to make room for another model.", default=False),
     "nodes": Field(kind="int", about="Sparks it needs.", low=1, high=8, default=1),
     "port": Field(kind="int", about="Port on the box's loopback; 0: the next free one.", low=0, high=65535, default=0),
     "status": Field(kind="table", about="How far it can be trusted, and why.", table=STATUS, default=None),

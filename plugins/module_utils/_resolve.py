@@ -47,7 +47,8 @@ def resolve(
     """
     done = complete(models, images, catalog, machine, source)
     ports = _assign_ports(source, {name: model.fields for name, model in done.items()})
-    return [_resolve_one(name, model, ports[name], machine, place) for name, model in done.items()]
+    longest_s = max((model.fields["start_timeout"] for model in done.values()), default=0)
+    return [_resolve_one(name, model, ports[name], machine, place, longest_s) for name, model in done.items()]
 
 
 def _assign_ports(source: str, models: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -76,7 +77,9 @@ def _assign_ports(source: str, models: Mapping[str, Mapping[str, Any]]) -> dict[
     return ports
 
 
-def _resolve_one(name: str, model: Model, port: int, machine: Machine, place: _docker.Place) -> Resolved:
+def _resolve_one(
+    name: str, model: Model, port: int, machine: Machine, place: _docker.Place, longest_s: int
+) -> Resolved:
     fields = model.fields
     store = _docker.store_dir(place, name, fields)
     contract = {
@@ -91,6 +94,7 @@ def _resolve_one(name: str, model: Model, port: int, machine: Machine, place: _d
         "served_name": name,
         "lane": fields["lane"],
         "start": fields["start"],
+        "pinned": fields["pinned"],
         "memory_gib": round(_catalog.need_gib(fields), 3),
         "capabilities": list(fields["capabilities"]),
         "aliases": list(fields["aliases"]),
@@ -103,8 +107,9 @@ def _resolve_one(name: str, model: Model, port: int, machine: Machine, place: _d
         contract=contract,
         docker=_docker.docker_run(contract, model, _engines.argv(run), place),
         cache_dir=_docker.cache_dir(place, fields),
-        # Three failed starts, each up to its timeout, must fall into one window, or a crash loop never ends.
-        restart_window_s=3 * fields["start_timeout"] + 300,
+        # Three failed starts must fall into one window, or a crash loop never ends: each may wait for another engine's
+        # start and for memory (two minutes in all, admission.longest_wait_s), and then last up to its own timeout.
+        restart_window_s=3 * (fields["start_timeout"] + longest_s + 120) + 300,
     )
 
 

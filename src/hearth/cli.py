@@ -1,133 +1,188 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hearth`` on the box: the shell face of the package.
-
-Exit codes: 0 done · 1 failed, with one sentence on stderr · 2 wrong usage or unknown model · 3 another switch runs.
-"""
+"""``hearth`` on the box: the shell face of the package. ``hearth --help`` and docs/box.md have its exit codes."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import os
 import sys
-from pathlib import Path
+import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth import __version__, contract, errors
-from hearth.units import Systemd, UnitState
+# All else is imported where it is needed: units run `admit` and `ready` at each start, and every import takes time.
+from hearth import arguments, contract, errors
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from hearth.change import Change
+
+_EXIT_CODES = {errors.UnknownModelError: 2, errors.BusyError: 3}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hearth", description="Engines of this box.")
-    parser.add_argument("--version", action="version", version=f"hearth {__version__}")
-    parser.add_argument(
-        "--engines", type=Path, default=contract.PATH, help="the contract to read (default: %(default)s)"
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    status = verbs.add_parser("status", help="what runs, and where")
-    status.add_argument("--json", action="store_true", help="for programs")
-    switch = verbs.add_parser("switch", help="make one model the one that runs")
-    switch.add_argument("model", help="name or alias; 'none' stops the lane")
-    admit = verbs.add_parser("admit", help="may this engine be started now? (its unit asks this)")
-    admit.add_argument("model")
-    ready = verbs.add_parser("ready", help="wait until an engine answers (its unit asks this)")
-    ready.add_argument("model")
-    ready.add_argument("--pid", type=int, help="give up at once when this process ends")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = arguments.parser().parse_args(words)
     try:
-        return _run(options)
+        code = _run(options)
+        sys.stdout.flush()
     except errors.HearthError as error:
         for line in error.log:
-            print(f"  | {line}", file=sys.stderr)
-        print(f"hearth: {error}", file=sys.stderr)
-        return {errors.UnknownModelError: 2, errors.BusyError: 3}.get(type(error), 1)
+            _complain(f"  | {line}")
+        _complain(f"hearth: {error}")
+        return _EXIT_CODES.get(type(error), 1)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read has gone, as `head` does. Nor can Python flush what is left when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def _run(options: argparse.Namespace) -> int:
-    known = contract.load(options.engines)
-    # Imported where needed: the unit runs `ready` at every start, and each import costs it time.
-    if options.verb == "status":
-        return _status(known, as_json=options.json)
-    if options.verb == "switch":
-        return _switch(known, options.model)
-    engine = known.find(options.model)
-    if options.verb == "admit":
-        from hearth.transition import admit
+    if options.verb == "doctor":
+        return _doctor(options)
+    if options.verb == "completion" and options.shell != "models":
+        from hearth import completion
 
-        admit(engine)
+        print(completion.script(arguments.parser(), options.shell))
         return 0
+    known = contract.load(options.engines)
+    match options.verb:
+        case "status":
+            return _status(known, options)
+        case "switch" | "start" | "stop":
+            return _change(known, options)
+        case "logs":
+            return _logs(known.find(options.model), options)
+        case "admit":
+            return _admit(known, known.find(options.model), options)
+        case "ready":
+            return _ready(known.find(options.model), options.pid)
+        case _:
+            _print(name for engine in known.engines for name in (engine.name, *engine.aliases))
+            return 0
+
+
+def _status(known: contract.Contract, options: argparse.Namespace) -> int:
+    from hearth import ledger, memory, standing, tables, units
+
+    states = units.read_states([engine.unit for engine in known.engines])
+    found = standing.look(known, states, ledger.Ledger(), memory.read())
+    if options.json:
+        _print_json(found)
+    else:
+        _print(tables.status(found, time.time()))
+    return 0
+
+
+def _asked(options: argparse.Namespace) -> Change:
+    """The change that the options ask for."""
+    from hearth.change import Change
+
+    match options.verb:
+        case "switch":
+            name = None if options.model == "none" else options.model
+            wanted = Change(name=name, lane=options.lane, force=options.force, timeout_s=options.timeout)
+        case "start":
+            wanted = Change(name=options.model, beside=True, force=options.force, timeout_s=options.timeout)
+        case _:
+            wanted = Change(name=options.model, stop=True)
+    return msgspec.structs.replace(wanted, boot=options.boot, drain_s=options.drain)
+
+
+def _change(known: contract.Contract, options: argparse.Namespace) -> int:
+    from hearth import console, jobrun, standing
+
+    change = _asked(options)
+    if options.dry_run:
+        result = asyncio.run(jobrun.foretell(known, [change]))
+    else:
+        watcher = console.Watcher(sys.stderr)
+        with console.uninterrupted(watcher, lambda line: _complain(f"hearth: {line}")):
+            pending = standing.pending()
+            if pending is not None and pending.holder and options.wait:
+                watcher.say(f"{pending.words}; waiting up to {options.wait:g} s for it to end")
+            result = asyncio.run(jobrun.carry_out(known, [change], lock_timeout_s=options.wait, tell=watcher))
+    if options.json:
+        _print_json(result)
+    else:
+        _print(result.lines(foretold=options.dry_run))
+    return 0
+
+
+def _logs(engine: contract.Engine, options: argparse.Namespace) -> int:
+    command = ["journalctl", f"--unit={engine.unit}", f"--lines={options.lines}"]
+    if options.follow:
+        command.append("--follow")
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - in place of this process: Ctrl-C is then the log's
+    except OSError as error:
+        raise errors.HearthError(
+            f"journalctl cannot be run ({error.strerror}): the log of {engine.name} is in systemd's journal"
+        ) from None
+
+
+def _admit(known: contract.Contract, engine: contract.Engine, options: argparse.Namespace) -> int:
+    from hearth import admission, service
+
+    if not (options.explain or options.json):
+        admission.admit(known, engine, invocation=service.invocation(), say=lambda line: print(line, flush=True))
+        return 0
+    found = admission.explain(known, engine)
+    if options.json:
+        _print_json(found)
+    else:
+        from hearth import tables
+
+        _print(tables.admission(found))
+    return 0 if found.admitted else 1
+
+
+def _ready(engine: contract.Engine, pid: int | None) -> int:
     if engine.engine == "ollama":
         from hearth.ollama import make_ready
 
         # At once, or the journal would get the whole of a pull when it is over.
-        seconds = make_ready(engine, options.pid, lambda line: print(f"hearth: {line}", flush=True))
+        seconds = make_ready(engine, pid, lambda line: print(f"hearth: {line}", flush=True))
     else:
         from hearth.probe import wait_ready
 
-        seconds = wait_ready(engine, engine.start_timeout_s, options.pid)
-    print(f"hearth: {engine.name} is ready after {seconds:.1f} s on {engine.base_url}")
+        seconds = wait_ready(engine, engine.start_timeout_s, pid)
+    from hearth import admission, service
+
+    taken = admission.settle(engine, seconds, invocation=service.invocation())
+    took = f", and took {max(0.0, taken):.1f} GiB" if taken is not None else ""
+    print(f"hearth: {engine.name} is ready after {seconds:.1f} s on {engine.base_url}{took}")
     return 0
 
 
-def _switch(known: contract.Contract, name: str) -> int:
-    from hearth.switch import switch
+def _doctor(options: argparse.Namespace) -> int:
+    from hearth import examine, tables
 
-    outcome = asyncio.run(switch(known, None if name == "none" else name))
-    steps = "; ".join(outcome.plan.sentences()) or "nothing to do"
-    print(f"active: {outcome.active or 'none'} ({steps}; stop {outcome.stop_s:.1f} s, start {outcome.start_s:.1f} s)")
-    return 0
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine in ``hearth status``."""
-
-    name: str
-    state: str
-    boot: bool
-    lane: str
-    engine: str
-    url: str
-    memory_gib: float
-
-
-def _status(known: contract.Contract, *, as_json: bool) -> int:
-    states = asyncio.run(_states(known))
-    rows = [
-        Row(
-            name=engine.name,
-            state=states[engine.unit].active,
-            boot=states[engine.unit].enabled,
-            lane=engine.lane,
-            engine=engine.engine,
-            url=engine.base_url,
-            memory_gib=engine.memory_gib,
-        )
-        for engine in known.engines
-    ]
-    if as_json:
-        print(msgspec.json.encode(rows).decode())
-        return 0
-    table = [("MODEL", "STATE", "BOOT", "LANE", "ENGINE", "ADDRESS", "NEEDS")]
-    table += [
-        (row.name, row.state, "yes" if row.boot else "-", row.lane, row.engine, row.url, f"{row.memory_gib:g} GiB")
-        for row in rows
-    ]
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return 0
-
-
-async def _states(known: contract.Contract) -> dict[str, UnitState]:
-    async with Systemd() as systemd:
-        return await systemd.states([engine.unit for engine in known.engines])
+    checks = examine.box(options.engines)
+    if options.json:
+        _print_json(checks)
+    else:
+        _print(tables.doctor(checks))
+    return 1 if any(check.verdict == "failed" for check in checks) else 0
 
 
 if __name__ == "__main__":

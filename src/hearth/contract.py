@@ -27,8 +27,9 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One engine as the box runs it: one model, one unit, one port on loopback.
 
     ``model_path`` is what has to be there before a start: the model's file or folder, Ollama's store. ``tag`` is what
-    Ollama calls the model, empty for other engines. ``memory_gib`` is in GiB (2**30 bytes); both timeouts and
-    ``load_s``, the expected time to load (0: unknown), are in seconds.
+    Ollama calls the model, empty for other engines. A ``pinned`` engine is never stopped to make room for another.
+    ``memory_gib`` is in GiB (2**30 bytes); both timeouts and ``load_s``, the expected time to load (0: unknown), are in
+    seconds.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     served_name: str
     lane: Lane
     start: Start
+    pinned: bool
     memory_gib: float
     capabilities: tuple[Capability, ...]
     aliases: tuple[str, ...]

@@ -31,5 +31,9 @@ class EngineFailedError(HearthError):
     """An engine did not start, did not become ready, or does not serve what it should."""
 
 
+class EmptyAnswerError(EngineFailedError):
+    """An engine answered a chat with nothing."""
+
+
 class BusyError(HearthError):
     """Another switch holds the box's lock."""

@@ -19,7 +19,7 @@ from typing import Any, Self
 import requests
 
 from hearth.contract import Engine
-from hearth.errors import EngineFailedError
+from hearth.errors import EmptyAnswerError, EngineFailedError
 
 # Readiness is to be noticed within 100 ms; one probe costs about 2 ms (measured on loopback).
 INTERVAL_S = 0.1
@@ -184,7 +184,7 @@ def assert_serves(engine: Engine, key: str) -> None:
 
 
 def chat(engine: Engine, key: str, prompt: str, max_tokens: int, timeout_s: float) -> str:
-    """The text of one chat completion. Raises EngineFailedError where there is none."""
+    """The text of one chat completion. Raises EngineFailedError: EmptyAnswerError where there is no text in it."""
     body = {
         "model": engine.served_name,
         "messages": [{"role": "user", "content": prompt}],
@@ -201,7 +201,7 @@ def chat(engine: Engine, key: str, prompt: str, max_tokens: int, timeout_s: floa
     except (KeyError, IndexError, TypeError, AttributeError):
         raise EngineFailedError(f"engine {engine.name} answered a chat with something else: {answer!r}") from None
     if not text:
-        raise EngineFailedError(f"engine {engine.name} answered a chat with nothing")
+        raise EmptyAnswerError(f"engine {engine.name} answered a chat with nothing")
     return text
 
 
@@ -240,3 +240,45 @@ def ask(
     if not isinstance(decoded, dict):
         raise EngineFailedError(f"engine {engine.name} answered {method} {path} with no JSON object")
     return decoded
+
+
+# What each engine's /metrics calls the requests that it works on, and those that wait in it.
+_IN_FLIGHT = {
+    "llama.cpp": ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+    "vllm": ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    "sglang": ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
+}
+
+
+def in_flight(engine: Engine, key: str) -> int:
+    """How many requests the engine works on or has waiting, by its own metrics; 0 where it does not tell."""
+    names = _IN_FLIGHT.get(engine.engine, ())
+    if not names:
+        return 0
+    try:
+        with session() as client:
+            answer = client.get(f"{engine.base_url}/metrics", headers=_headers(key), timeout=_PROBE_TIMEOUT_S)
+    except requests.RequestException:
+        return 0
+    count = 0.0
+    for line in answer.text.splitlines() if answer.status_code == _OK else ():
+        if line.split("{")[0].split(" ")[0] in names:
+            try:
+                count += float(line.rsplit(" ", 1)[1])
+            except (IndexError, ValueError):
+                continue
+    return int(count)
+
+
+def canary(engine: Engine, key: str, timeout_s: float) -> None:
+    """One token of what the engine is for. Raises EngineFailedError where nothing sensible comes.
+
+    A first token may be half a character, or one that is not shown: then some more are asked for.
+    """
+    if "chat" in engine.capabilities:
+        try:
+            chat(engine, key, "Say yes.", 1, timeout_s)
+        except EmptyAnswerError:
+            chat(engine, key, "Say yes.", 16, timeout_s)
+    elif "embeddings" in engine.capabilities:
+        embed(engine, key, "yes", timeout_s)

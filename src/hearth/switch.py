@@ -1,126 +1,308 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The switch: one transaction under one lock. The Ansible module and the CLI both call it."""
+"""Changes of engines: one transaction under one lock. The Ansible module, the CLI and the gateway all call it.
+
+What a killed one leaves behind is in the journal: the next change knows from it what ran before, so that it can go back
+there, and finishes or undoes the rest.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from hearth import transition
+from hearth import admission, images, journal, recovery, state, transition
+from hearth.change import Change
 from hearth.contract import Contract, Engine, read_key
-from hearth.errors import BusyError, EngineFailedError, HearthError
-from hearth.plan import Plan, keeps_its_choice, plan_switch
-from hearth.units import Systemd
+from hearth.errors import BusyError, EngineFailedError, HearthError, SystemdError
+from hearth.journal import Journal
+from hearth.plan import Plan, Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
+from hearth.progress import Tell, say_nothing
+from hearth.transition import Hand
+from hearth.units import Systemd, UnitState
 
-LOCK = Path("/run/hearth/switch.lock")
+__all__ = ("LOCK", "Change", "Outcome", "box_lock", "foretell", "switch")
+
+LOCK = state.RUN / "switch.lock"
+_LOCK_INTERVAL_S = 0.05
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a switch did, or in a dry run would do. Times are in seconds."""
+    """What a change did, or in a dry run would do.
+
+    ``drained`` requests were waited for. Times are in seconds: ``load_s`` until the engine was ready, ``first_s`` until
+    it had answered. ``healed`` says what an earlier change had left undone.
+    """
 
     plan: Plan
     active: str | None
+    drained: int = 0
+    drain_s: float = 0.0
     stop_s: float = 0.0
-    start_s: float = 0.0
+    memory_s: float = 0.0
+    load_s: float = 0.0
+    first_s: float = 0.0
+    healed: str = ""
 
 
 @contextmanager
-def box_lock(timeout_s: float, path: Path = LOCK) -> Iterator[None]:
-    """Hold the box's one lock; the kernel gives it back when the holder dies, however it dies.
+def box_lock(timeout_s: float, path: Path | None = None) -> Iterator[None]:
+    """Hold the box's one lock. Raises BusyError with who holds it and since when, after ``timeout_s`` seconds."""
 
-    Raises BusyError with who holds it and since when, after ``timeout_s`` seconds.
-    """
-    try:
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise HearthError(f"{path} cannot be made ({error.strerror}): run this as root") from None
-    try:
-        deadline = time.monotonic() + timeout_s
+    def busy(holder: str) -> HearthError:
+        return BusyError(f"a switch is under way ({holder}): wait for it, or end that process")
+
+    with state.locked(path or LOCK, timeout_s, busy):
+        yield
+
+
+@asynccontextmanager
+async def _turn(timeout_s: float, path: Path) -> AsyncIterator[None]:
+    """``box_lock`` for a running loop, which goes on while it is waited for."""
+    deadline = time.monotonic() + timeout_s
+    with ExitStack() as stack:
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(box_lock(0.0, path))
                 break
-            except BlockingIOError:
+            except BusyError:
                 if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-                    raise BusyError(f"a switch is under way ({holder}): wait for it, or end that process") from None
-                time.sleep(0.1)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
+                    raise
+            await asyncio.sleep(_LOCK_INTERVAL_S)
         yield
-    finally:
-        os.close(descriptor)
 
 
 async def switch(
     contract: Contract,
-    name: str | None,
+    change: Change,
     *,
-    lane: str = "main",
-    boot: bool = True,
-    keep: bool = False,
     dry: bool = False,
     lock_timeout_s: float = 60.0,
+    tell: Tell = say_nothing,
+    host: admission.Host = admission.HOST,
 ) -> Outcome:
-    """Make ``name`` (none: nothing) the one engine of its lane that runs, and with ``boot`` the one started at boot.
+    """Carry out a change, or go back to what was; with ``dry`` only plan it.
 
-    With ``keep`` an engine that was chosen for the lane earlier stays, and ``name`` is only the default for a lane
-    where nothing was. With ``dry`` nothing is done, and the plan tells what would be.
-    Raises UnknownModelError, BusyError, SystemdError, EngineFailedError.
+    Raises UnknownModelError, BusyError, SystemdError, and EngineFailedError with what broke and what runs now.
     """
-    target = contract.find(name) if name is not None else None
     if dry:
-        return await _switch(contract, target, lane, boot, keep, dry)
-    with box_lock(lock_timeout_s):
-        return await _switch(contract, target, lane, boot, keep, dry)
-
-
-async def _switch(contract: Contract, target: Engine | None, lane: str, boot: bool, keep: bool, dry: bool) -> Outcome:
+        return (await foretell(contract, [change], host=host))[0]
+    target = contract.find(change.name) if change.name is not None else None
     key = read_key(contract)
-    engines = {engine.name: engine for engine in contract.engines}
+    async with _turn(lock_timeout_s, host.run / LOCK.name), Systemd() as systemd:
+        hand = Hand(systemd=systemd, contract=contract, key=key, host=host, tell=tell)
+        return await _Transaction(hand, change, target).run()
+
+
+async def foretell(
+    contract: Contract, changes: Sequence[Change], *, host: admission.Host = admission.HOST
+) -> list[Outcome]:
+    """What changes would do, one after the other, if nothing else happened on the box.
+
+    Raises UnknownModelError, SystemdError, and EngineFailedError with what would keep one from beginning.
+    """
+    targets = [contract.find(change.name) if change.name is not None else None for change in changes]
+    key = read_key(contract)
+    outcomes: list[Outcome] = []
     async with Systemd() as systemd:
-        units = [engine.unit for engine in contract.engines]
-        states = await systemd.states(units)
-        if not dry and any(state.outdated for state in states.values()):
-            # Left by a site.yml that was killed between writing the units and telling systemd.
-            await systemd.reload()
-            states = await systemd.states(units)
-        if keep:
-            target = keeps_its_choice(contract, states, target.lane if target else lane) or target
-        sick = target is not None and transition.is_sick(target, states[target.unit], key)
-        plan = plan_switch(contract, states, target, sick, boot, lane)
-        if dry or not (plan.changes or plan.wait):
-            return Outcome(plan=plan, active=plan.target)
-        if target is not None and plan.start and not states[target.unit].is_alive:
-            # Before anything is stopped: what cannot start must not cost the model that runs.
-            transition.admit(target)
-        stop_s = start_s = 0.0
-        leaving = [*plan.stop, *([plan.target] if plan.restart and plan.target else [])]
-        for name in leaving:
-            stop_s += await transition.stop(systemd, engines[name])
-        if target is not None and (plan.start or plan.restart or plan.wait):
+        hand = Hand(systemd=systemd, contract=contract, key=key, host=host, tell=say_nothing)
+        states = await hand.states()
+        available_gib = host.read_memory().available_gib
+        for change, target in zip(changes, targets, strict=True):
+            plan = await _plan(hand, change, target, states, available_gib)
+            if plan.target is not None and (plan.start or plan.restart):
+                await asyncio.to_thread(_foresee, hand, change, plan, contract.find(plan.target))
+            outcomes.append(Outcome(plan=plan, active=plan.target))
+            states, available_gib = states_after(plan, contract, states), plan.free_after_gib
+    return outcomes
+
+
+async def _plan(
+    hand: Hand, change: Change, target: Engine | None, states: Mapping[str, UnitState], available_gib: float
+) -> Plan:
+    """The plan for a change. With ``keep`` its target may be another than the one that was named."""
+    if change.keep and not change.beside:
+        target = keeps_its_choice(hand.contract, states, target.lane if target else change.lane) or target
+    ledger = hand.host.ledger
+    now = Situation(
+        contract=hand.contract,
+        states=states,
+        needs={engine.name: ledger.need(engine).gib for engine in hand.contract.engines},
+        available_gib=available_gib,
+    )
+    if target is not None and change.stop:
+        return plan_stop(now, target, boot=change.boot)
+    sick = target is not None and await asyncio.to_thread(transition.is_sick, target, states[target.unit], hand.key)
+    if target is not None and change.beside:
+        return plan_start(now, target, sick=sick, boot=change.boot)
+    return plan_switch(now, target, sick=sick, boot=change.boot, lane=change.lane)
+
+
+def _foresee(hand: Hand, change: Change, plan: Plan, target: Engine) -> None:
+    """Before anything is stopped: what cannot start must not cost the model that runs. Raises EngineFailedError."""
+    admission.preconditions(target, port=not plan.restart)
+    images.require(target, hand.host.docker_socket)
+    if plan.missing_gib > 0 and not change.force:
+        going = f" once {_and(plan.stop)} stopped" if plan.stop else ""
+        have = plan.free_after_gib + plan.gib[target.name]
+        raise EngineFailedError(
+            f"engine {target.name} needs {plan.gib[target.name]:.1f} GiB; {have:.1f} GiB would be available{going}"
+            f", and {hand.contract.floor_gib:.1f} GiB stay with the host, so {plan.missing_gib:.1f} GiB are "
+            f"missing: hearth admit --explain {target.name} says who holds memory"
+        )
+
+
+class _Transaction:
+    """One change, from the states that systemd tells to the states that were asked for, or back."""
+
+    def __init__(self, hand: Hand, change: Change, target: Engine | None) -> None:
+        self._hand = hand
+        self._change = change
+        self._target = target
+        self._engines = {engine.name: engine for engine in hand.contract.engines}
+        self._journal = hand.host.run / journal.PATH.name
+
+    async def run(self) -> Outcome:
+        """Raises HearthError, with what an earlier change had left undone where there was one."""
+        states = await recovery.settled(self._hand)
+        left = journal.read(self._journal)
+        if left is None:
+            return await self._change_from(states, None)
+        healed = left.words
+        if self._takes_over(left):
+            if not self._change.boot:
+                await recovery.undo_boot(self._hand, left)
+        else:
+            healed = await recovery.heal(self._hand, left, self._target if self._change.stop else None)
+            journal.clear(self._journal)
+            left = None
+        try:
+            outcome = await self._change_from(await recovery.settled(self._hand), left)
+        except HearthError as error:
+            raise type(error)(f"{error}; before that, {healed}", error.log) from None
+        return msgspec.structs.replace(outcome, healed=healed)
+
+    def _takes_over(self, left: Journal) -> bool:
+        """Whether this change decides about all that the unfinished one had touched, so that nothing is to heal."""
+        if self._change.stop or self._change.keep:
+            return False
+        if self._target is not None and self._target.name == left.target:
+            return True
+        # In the utility lane a switch leaves alone what else is there.
+        lane = self._target.lane if self._target else self._change.lane
+        if self._change.beside or (self._target is not None and lane != "main"):
+            return False
+        touched = [self._engines[name] for name in (left.target, *left.previous) if name in self._engines]
+        return all(engine.lane == lane and not (engine.pinned and self._target) for engine in touched)
+
+    async def _change_from(self, states: Mapping[str, UnitState], left: Journal | None) -> Outcome:
+        """Carry out the change; ``left`` is of an unfinished one that it takes over."""
+        plan = await _plan(self._hand, self._change, self._target, states, self._hand.host.read_memory().available_gib)
+        target = self._engines[plan.target] if plan.target else None
+        if left and plan.target == left.target and not (plan.start or plan.restart):
+            # It came up when nobody was there to verify it.
+            plan = msgspec.structs.replace(plan, wait=True)
+        if target is not None and (plan.start or plan.restart):
             try:
-                start_s = await transition.start(systemd, target, key)
+                await asyncio.to_thread(_foresee, self._hand, self._change, plan, target)
             except HearthError as error:
-                raise EngineFailedError(_and_now(error, plan), error.log) from None
-        # Last, so that a boot in the middle of a failing switch still brings the old engine up.
-        if plan.disable:
-            await systemd.disable([engines[name].unit for name in plan.disable])
-        if plan.enable and target is not None:
-            await systemd.enable(target.unit)
-        return Outcome(plan=plan, active=plan.target, stop_s=stop_s, start_s=start_s)
+                if left is None:
+                    raise
+                said = await recovery.heal(self._hand, left)
+                journal.clear(self._journal)
+                raise EngineFailedError(f"{error}; {said}") from None
+        outcome = Outcome(plan=plan, active=plan.target)
+        if plan.changes or plan.wait:
+            outcome = await self._carry_out(outcome, target, self._way_back(plan, left, states))
+        journal.clear(self._journal)
+        return outcome
+
+    def _way_back(self, plan: Plan, left: Journal | None, states: Mapping[str, UnitState]) -> list[str]:
+        """What a failure goes back to: what is stopped for this change, and what an unfinished one had stopped.
+
+        Not that one's own target, which was never verified. Who wants nothing to run goes back to nothing.
+        """
+        if plan.target is None:
+            return []
+        unfinished = [engine.name for engine in recovery.missing(self._hand, left, states)] if left else []
+        apart = {plan.target, left.target if left and unfinished else ""}
+        return [name for name in dict.fromkeys((*plan.stop, *unfinished)) if name not in apart]
+
+    async def _carry_out(self, outcome: Outcome, target: Engine | None, previous: Sequence[str]) -> Outcome:
+        plan, hand = outcome.plan, self._hand
+        leaving = [self._engines[name] for name in (*plan.stop, *([plan.target] if plan.restart else [])) if name]
+        began_s = time.monotonic()
+        drained = await asyncio.gather(*(transition.drain(hand, engine, self._change.drain_s) for engine in leaving))
+        outcome = msgspec.structs.replace(outcome, drained=sum(drained), drain_s=time.monotonic() - began_s)
+        if plan.changes:
+            self._write_journal(plan, previous)
+        try:
+            stop_s = await self._stop(leaving, all_of_them=target is None)
+            outcome = msgspec.structs.replace(outcome, stop_s=stop_s)
+            if target is not None and (plan.start or plan.restart or plan.wait):
+                if leaving:
+                    memory_s = await transition.memory_back(hand, target)
+                    outcome = msgspec.structs.replace(outcome, memory_s=memory_s)
+                load_s, first_s = await transition.start(hand, target, self._change.timeout_s)
+                outcome = msgspec.structs.replace(outcome, load_s=load_s, first_s=first_s)
+        except HearthError as error:
+            raise await self._undone(error, plan, previous) from None
+        # Last, so that a boot in the middle of a failing change still brings the old engine up.
+        try:
+            await recovery.move_boot(hand, [plan.target] if plan.target and plan.enable else [], plan.disable)
+        except SystemdError as error:
+            journal.clear(self._journal)
+            done = f"{plan.target} serves" if plan.target else f"nothing runs in the {plan.lane} lane"
+            raise SystemdError(f"{done}, but what starts at boot could not be changed: {error}") from None
+        return outcome
+
+    def _write_journal(self, plan: Plan, previous: Sequence[str]) -> None:
+        # An engine that is restarted ran before, too.
+        ran = (*previous, plan.target) if plan.target and plan.restart else tuple(previous)
+        began = self._hand.host.clock.utc()
+        entry = Journal(target=plan.target or "none", previous=ran, at=began, enable=plan.enable, disable=plan.disable)
+        journal.write(entry, self._journal)
+
+    async def _stop(self, engines: Sequence[Engine], *, all_of_them: bool) -> float:
+        """Stop engines; returns the seconds that took. With ``all_of_them`` one that stays up does not spare the rest.
+
+        Raises what the first failure raised.
+        """
+        stop_s = 0.0
+        failures: list[HearthError] = []
+        for engine in engines:
+            try:
+                stop_s += await transition.stop(self._hand, engine)
+            except HearthError as error:
+                failures.append(error)
+                if not all_of_them:
+                    break
+        if failures:
+            raise failures[0]
+        return stop_s
+
+    async def _undone(self, error: HearthError, plan: Plan, previous: Sequence[str]) -> HearthError:
+        """Go back to what ran before; returns the error with what runs now."""
+        restored, failures = await recovery.restore(self._hand, [self._engines[name] for name in previous])
+        journal.clear(self._journal)
+        said = [str(error)]
+        if restored:
+            said.append(f"{_and(restored)} {'serves' if len(restored) == 1 else 'serve'} again")
+        said += failures
+        with suppress(SystemdError):
+            if plan.target and not await self._serves(plan.lane):
+                said.append(f"nothing serves in the {plan.lane} lane now: hearth status tells more")
+        return EngineFailedError("; ".join(said), error.log)
+
+    async def _serves(self, lane: str) -> bool:
+        """Whether any engine of the lane is up."""
+        states = await self._hand.states()
+        return any(states[engine.unit].is_up for engine in self._hand.contract.engines if engine.lane == lane)
 
 
-def _and_now(error: HearthError, plan: Plan) -> str:
-    """The failure, and the state it leaves behind."""
-    if not plan.stop:
-        return str(error)
-    names = " and ".join(plan.stop)
-    return f"{error}; {names} was stopped for it, so switch to {plan.stop[0]} to have it back"
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(names)

@@ -55,6 +55,7 @@ def make_engine() -> MakeEngine:
             "served_name": name,
             "lane": "main",
             "start": "demand",
+            "pinned": False,
             "memory_gib": 1.0,
             "capabilities": ("chat",),
             "aliases": (),

@@ -152,7 +152,7 @@ def test_resolved_engines_run_as_the_user() -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "default", "utility"),
+    ("models", "default", "beside"),
     [
         ({"scout": GOOD, "phi": GOOD}, "", []),
         ({"scout": {**GOOD, "start": "boot"}, "phi": GOOD}, "scout", []),
@@ -167,13 +167,14 @@ def test_resolved_engines_run_as_the_user() -> None:
             ["embedder", "rerank"],
         ),
         ({"embedder": {**GOOD, "start": "boot", "lane": "utility"}}, "", ["embedder"]),
+        ({"scout": {**GOOD, "start": "boot"}, "phi": {**GOOD, "start": "boot", "pinned": True}}, "scout", ["phi"]),
         ({}, "", []),
     ],
 )
-def test_resolved_engines_tell_what_starts_at_boot(models: dict[str, Any], default: str, utility: list[str]) -> None:
+def test_resolved_engines_tell_what_starts_at_boot(models: dict[str, Any], default: str, beside: list[str]) -> None:
     resolved = resolve(**models)
 
-    assert (resolved["default"], resolved["utility"]) == (default, utility)
+    assert (resolved["default"], resolved["beside"]) == (default, beside)
 
 
 def test_resolved_engines_can_be_kept_in_a_variable() -> None:

@@ -191,8 +191,14 @@ def test_two_models_of_the_main_lane_that_both_start_at_boot() -> None:
 
     assert refusal(models) == (
         "engines_models: phi and scout both have start: boot, and one model of the main lane runs at a time; "
-        "leave it with one of them"
+        "leave it with one of them, or pin all but one"
     )
+
+
+def test_pinned_ones_may_start_at_boot_beside_the_one_that_changes() -> None:
+    models = {"phi": {**GOOD, "start": "boot", "pinned": True}, "scout": {**GOOD, "start": "boot"}}
+
+    assert len(resolve(models)) == 2
 
 
 def test_the_utility_lane_may_start_several_at_boot() -> None:
