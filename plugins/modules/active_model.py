@@ -25,7 +25,7 @@ options:
     required: true
   also:
     description:
-      - Models that are to run beside O(name), in this order. Each starts as with O(beside).
+      - Models that are to run beside O(name), and are started after it, in this order, as with O(beside).
       - One of them that fails does not keep the others from being started.
     type: list
     elements: str
@@ -236,6 +236,8 @@ def _changes(params: dict[str, Any]) -> list[Change]:
     from hearth.change import Change
 
     name = params["name"]
+    # Each name once: the plan for a second time would see an engine that is up already.
+    also = tuple(other for other in dict.fromkeys(params["also"]) if other != name)
     more = {
         "boot": params["boot"],
         "force": params["force"],
@@ -247,13 +249,10 @@ def _changes(params: dict[str, Any]) -> list[Change]:
         lane=params["lane"],
         keep=params["keep"],
         beside=params["beside"],
+        spare=also,
         **more,
     )
-    # Each name once: the plan for a second time would see an engine that is up already.
-    return [
-        first,
-        *(Change(name=other, beside=True, **more) for other in dict.fromkeys(params["also"]) if other != name),
-    ]
+    return [first, *(Change(name=other, beside=True, **more) for other in also)]
 
 
 def _foretold(changes: list[Change]) -> Result:
@@ -268,8 +267,9 @@ def _waited(module: AnsibleModule) -> Job:
 
     attach = module.params["attach"]
     if attach:
-        ident, _, step = attach.partition("/")
-        return job.follow(ident, step=int(step) if step.isdigit() else -1, timeout_s=module.params["wait"])
+        ident, *step = attach.split("/")
+        known = int(step[0]) if step and step[0].isdigit() else -1
+        return job.follow(ident, step=known, timeout_s=module.params["wait"])
     begun = job.begin(_changes(module.params), lock_timeout_s=module.params["lock_timeout"])
     return job.follow(begun.id, timeout_s=module.params["wait"])
 

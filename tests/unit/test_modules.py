@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import yaml
 from ansible.module_utils.testing import patch_module_args
 
 import hearth
-from hearth import contract, transition, units
+from hearth import contract, units
 
 if TYPE_CHECKING:
     from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer
@@ -109,6 +110,21 @@ class TestSparkFacts:
     def test_a_user_who_does_not_exist_is_empty(self, run: Run, user: str) -> None:
         assert run("spark_facts", user=user)["ansible_facts"]["spark"]["user"] == {}
 
+    def test_the_space_where_the_users_tree_will_be(self, run: Run) -> None:
+        me = pwd.getpwuid(os.geteuid())
+
+        disk = run("spark_facts", user=me.pw_name, tree="~/no-such-tree/of/anybody")["ansible_facts"]["spark"]["disk"]
+
+        assert disk["path"] == me.pw_dir
+        assert disk["total_gb"] > 0
+
+    def test_every_fact_is_documented(self, run: Run) -> None:
+        returned = yaml.safe_load(importlib.import_module(f"{PLUGINS}.spark_facts").RETURN)
+
+        facts = run("spark_facts")["ansible_facts"]["spark"]
+
+        assert sorted(facts) == sorted(returned["ansible_facts"]["contains"]["spark"]["contains"])
+
     def test_check_mode_reads_as_well(self, run: Run) -> None:
         assert run("spark_facts", check=True)["ansible_facts"]["spark"]["memory"]["total_gib"] > 0
 
@@ -134,7 +150,7 @@ def on_the_box(
     monkeypatch.setattr(contract, "load", lambda: real(path))
 
 
-@pytest.mark.parametrize("name", ["active_model", "engine_health"])
+@pytest.mark.parametrize("name", ["engine_health"])
 class TestModulesOnEngines:
     """What those that act on engines say where they cannot."""
 
@@ -173,62 +189,6 @@ class TestModulesOnEngines:
 
 
 @pytest.mark.usefixtures("on_the_box")
-class TestActiveModel:
-    def test_check_mode_foretells_the_real_run_and_the_second_one_changes_nothing(
-        self,
-        run: Run,
-        engine: contract.Engine,
-        server: ScriptedServer,
-        make_state: MakeState,
-        fake_systemd: Callable[..., FakeSystemd],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        systemd = fake_systemd(make_state(engine))
-        server.serves("scout")
-        # The test's server has the port all the time.
-        monkeypatch.setattr(transition, "admit", lambda _: None)
-
-        foretold = run("active_model", check=True, name="scout")
-        assert systemd.calls == []
-        real = run("active_model", name="scout")
-        again = run("active_model", name="scout")
-
-        outcome = ("changed", "active", "before", "actions", "diff")
-        assert [foretold[key] for key in outcome] == [real[key] for key in outcome]
-        assert real["actions"] == ["start scout", "start scout at boot"]
-        assert real["diff"] == {"before": "active: none\n", "after": "active: scout\n"}
-        assert (again["changed"], again["actions"], again["before"]) == (False, [], ["scout"])
-
-    def test_none_stops_the_lane(
-        self, run: Run, engine: contract.Engine, make_state: MakeState, fake_systemd: Callable[..., FakeSystemd]
-    ) -> None:
-        fake_systemd(make_state(engine, "active", enabled=True))
-
-        said = run("active_model", name="none")
-
-        assert (said["active"], said["before"]) == ("none", ["scout"])
-        assert said["actions"] == ["stop scout", "no longer start scout at boot"]
-
-    def test_a_failure_has_the_engines_log(
-        self,
-        run: Run,
-        engine: contract.Engine,
-        make_state: MakeState,
-        fake_systemd: Callable[..., FakeSystemd],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        # The test's server has the port all the time.
-        monkeypatch.setattr(transition, "admit", lambda _: None)
-        fake_systemd(make_state(engine)).start_ends[engine.unit] = ("failed", "exit-code")
-
-        said = run("active_model", name="scout")
-
-        assert said["failed"]
-        assert said["msg"] == "engine scout failed to start"
-        assert said["log"] == ["last words of hearth-engine-scout.service"]
-
-
-@pytest.mark.usefixtures("on_the_box")
 class TestEngineHealth:
     def test_an_engine_that_is_well_tells_how_long_it_took(self, run: Run, server: ScriptedServer) -> None:
         server.serves("scout")
@@ -261,3 +221,76 @@ class TestEngineHealth:
         assert said["failed"]
         assert "did not become ready" in said["msg"]
         assert said["log"] == ["last words of hearth-engine-scout.service"]
+
+    @pytest.mark.parametrize("arguments", [{}, {"name": "scout", "expected": True}, {"expected": False}, {"name": ""}])
+    def test_it_wants_one_model_or_all(self, run: Run, arguments: dict[str, Any]) -> None:
+        assert run("engine_health", **arguments)["msg"] == (
+            "engine_health wants the name of one model, or expected: true for all that should run"
+        )
+
+
+@pytest.mark.usefixtures("on_the_box")
+class TestEngineHealthOfAll:
+    """engine_health with ``expected``; which engines these are is tested in test_verify.py."""
+
+    @pytest.mark.parametrize("check", [True, False])
+    def test_engines_that_are_well_are_a_table(
+        self,
+        run: Run,
+        check: bool,
+        engine: contract.Engine,
+        server: ScriptedServer,
+        make_state: MakeState,
+        fake_systemd: Callable[..., FakeSystemd],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(units, "Systemd", fake_systemd(make_state(engine, "active")))
+        server.serves("scout")
+        server.script["/v1/chat/completions"] = [(200, {"choices": [{"message": {"content": "Hello."}}]})]
+
+        said = run("engine_health", check=check, expected=True, chat="Say hello.", embedding="hello")
+
+        assert not said["changed"]
+        assert [one["checked"] for one in said["engines"]] == [["health", "model id", "chat"]]
+        assert said["engines"][0]["answer"] == "Hello."
+        assert [line.split()[0] for line in said["lines"]] == ["MODEL", "scout"]
+
+    def test_an_engine_that_is_not_well_fails_with_the_table_and_how_to_see_its_log(
+        self,
+        run: Run,
+        engine: contract.Engine,
+        server: ScriptedServer,
+        make_state: MakeState,
+        fake_systemd: Callable[..., FakeSystemd],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(units, "Systemd", fake_systemd(make_state(engine, "active")))
+        monkeypatch.setattr(units, "log_tail", lambda unit: (f"last words of {unit}",))
+        server.serves("phi")
+
+        said = run("engine_health", expected=True)
+
+        assert said["failed"]
+        assert said["msg"] == (
+            f"Of 1 that should run, 1 is not well: engine scout on port {server.port} serves phi instead of scout: "
+            "check its argv, or who else listens on that port (its log: journalctl -u hearth-engine-scout -n 50)"
+        )
+        assert said["lines"][1].endswith("fails at model id")
+        assert said["engines"][0]["log"] == ["last words of hearth-engine-scout.service"]
+
+    def test_where_nothing_should_run_it_says_so(
+        self,
+        run: Run,
+        engine: contract.Engine,
+        make_state: MakeState,
+        fake_systemd: Callable[..., FakeSystemd],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(units, "Systemd", fake_systemd(make_state(engine)))
+
+        said = run("engine_health", expected=True)
+
+        assert (said["engines"], said["lines"]) == (
+            [],
+            ["Nothing should run: no engine is up, and none starts at boot."],
+        )
