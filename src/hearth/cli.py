@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import os
 import sys
 import time
@@ -36,8 +36,10 @@ def main(words: list[str] | None = None) -> int:
         return _EXIT_CODES.get(type(error), 1)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read has gone, as `head` does. Nor can Python flush what is left when it ends.
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        # Whoever read has gone, as `head` does, or the terminal. Nor can Python flush what is left when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
@@ -82,10 +84,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(known: contract.Contract, options: argparse.Namespace) -> int:
-    from hearth import ledger, memory, standing, tables, units
+    from hearth import admission, standing, tables
 
-    states = units.read_states([engine.unit for engine in known.engines])
-    found = standing.look(known, states, ledger.Ledger(), memory.read())
+    states = admission.HOST.read_states([engine.unit for engine in known.engines])
+    found = standing.look(known, states, admission.HOST)
     if options.json:
         _print_json(found)
     else:
@@ -109,18 +111,21 @@ def _asked(options: argparse.Namespace) -> Change:
 
 
 def _change(known: contract.Contract, options: argparse.Namespace) -> int:
-    from hearth import console, jobrun, standing
+    import asyncio
 
-    change = _asked(options)
+    from hearth import admission, console, jobrun, standing
+
+    change, host = _asked(options), admission.HOST
     if options.dry_run:
-        result = asyncio.run(jobrun.foretell(known, [change]))
+        result = asyncio.run(jobrun.foretell(known, [change], host=host))
     else:
         watcher = console.Watcher(sys.stderr)
-        with console.uninterrupted(watcher, lambda line: _complain(f"hearth: {line}")):
-            pending = standing.pending()
+        with console.uninterrupted(watcher, lambda line: _complain(f"hearth: {line}"), host.run):
+            pending = standing.pending(host.run)
             if pending is not None and pending.holder and options.wait:
                 watcher.say(f"{pending.words}; waiting up to {options.wait:g} s for it to end")
-            result = asyncio.run(jobrun.carry_out(known, [change], lock_timeout_s=options.wait, tell=watcher))
+            work = jobrun.carry_out(known, [change], lock_timeout_s=options.wait, tell=watcher, host=host)
+            result = asyncio.run(work)
     if options.json:
         _print_json(result)
     else:
@@ -144,9 +149,10 @@ def _admit(known: contract.Contract, engine: contract.Engine, options: argparse.
     from hearth import admission, service
 
     if not (options.explain or options.json):
-        admission.admit(known, engine, invocation=service.invocation(), say=lambda line: print(line, flush=True))
+        invocation, host = service.invocation(), admission.HOST
+        admission.admit(known, engine, invocation=invocation, say=lambda line: print(line, flush=True), host=host)
         return 0
-    found = admission.explain(known, engine)
+    found = admission.explain(known, engine, host=admission.HOST)
     if options.json:
         _print_json(found)
     else:
@@ -168,16 +174,16 @@ def _ready(engine: contract.Engine, pid: int | None) -> int:
         seconds = wait_ready(engine, engine.start_timeout_s, pid)
     from hearth import admission, service
 
-    taken = admission.settle(engine, seconds, invocation=service.invocation())
+    taken = admission.settle(engine, seconds, invocation=service.invocation(), host=admission.HOST)
     took = f", and took {max(0.0, taken):.1f} GiB" if taken is not None else ""
     print(f"hearth: {engine.name} is ready after {seconds:.1f} s on {engine.base_url}{took}")
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from hearth import examine, tables
+    from hearth import admission, examine, tables
 
-    checks = examine.box(options.engines)
+    checks = examine.box(options.engines, examine.Places(host=admission.HOST))
     if options.json:
         _print_json(checks)
     else:

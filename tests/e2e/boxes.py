@@ -122,8 +122,8 @@ class Box:
         assert run.code == 0, run.output[-6000:]
         return run
 
-    def play_until_killed(self, task: str, seconds: float, *words: str) -> None:
-        """Start a play and kill it, with all it started here, ``seconds`` after the task begins."""
+    def play_until_killed(self, task: str, seconds: float, *words: str, by: signal.Signals = signal.SIGKILL) -> None:
+        """Start a play and kill it, with all it started here, ``seconds`` after the task begins, or says that line."""
         with subprocess.Popen(self._command(words), start_new_session=True, **self._process()) as process:
             seen = []
             for line in process.stdout or ():
@@ -134,7 +134,7 @@ class Box:
                 pytest.fail(f"the play ended before {task!r}:\n{''.join(seen)[-3000:]}")
             time.sleep(seconds)
             assert process.poll() is None, f"the play ended within {seconds} s of {task!r}"
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, by)
 
     def sh(self, script: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a shell script inside."""
@@ -166,7 +166,8 @@ class Box:
 
     def active(self) -> list[str]:
         """The models that are up, by ``hearth status``."""
-        return [row["name"] for row in json.loads(self.out("hearth status --json")) if row["state"] == "active"]
+        rows = json.loads(self.out("hearth status --json"))["engines"]
+        return [row["name"] for row in rows if row["state"] == "active"]
 
     def cut_power(self) -> None:
         """Stop everything inside at once, and boot again."""

@@ -17,7 +17,7 @@ ls /opt/hearth/venvs
 systemctl list-unit-files --no-legend 'hearth-*'
 docker images --digests --format '{{.Repository}} {{.Digest}}' | sort
 docker ps --all --format '{{.Names}}'
-hearth status
+hearth status --json | grep -E '"(name|state|boot)"'
 dpkg --audit
 """
 

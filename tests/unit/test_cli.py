@@ -4,145 +4,174 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import commands
 import msgspec
 import pytest
+from commands import Run
 
-from hearth import cli, contract, switch
+from hearth import cli, contract, journal, standing, state, switch
+from hearth.errors import BusyError
+from hearth.journal import Journal
 
 if TYPE_CHECKING:
+    from fakes import ScriptedServer
     from ollama_server import OllamaServer
-    from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer
-
-Run = Callable[..., tuple[int, str, str]]
+    from switching import Box
 
 
 @pytest.fixture
-def engines(make_engine: MakeEngine, free_port: int, tmp_path: Path) -> tuple[contract.Engine, contract.Engine]:
-    model = tmp_path / "scout.gguf"
-    model.touch()
-    scout = make_engine("scout", port=free_port, model_path=str(model), aliases=("vision",))
-    return scout, make_engine("embed-small", port=8085, lane="utility", memory_gib=0.5)
+def run(box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return commands.runner(box, monkeypatch, capsys)
 
 
-@pytest.fixture
-def run(
-    engines: tuple[contract.Engine, ...],
-    make_contract: Callable[..., contract.Contract],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    path = tmp_path / "engines.json"
-    path.write_bytes(msgspec.json.encode(make_contract(*engines)))
+class TestStatus:
+    def test_is_a_table(self, run: Run, box: Box) -> None:
+        code, out, err = run("status")
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(["--engines", str(path), *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        assert (code, err) == (0, "")
+        table, below = out.split("\n\n")
+        assert [line.split()[:5] for line in table.splitlines()] == [
+            ["MODEL", "STATE", "SINCE", "BOOT", "LANE"],
+            ["old", "active", "-", "yes", "main"],
+            ["new", "inactive", "-", "-", "main"],
+            ["small", "inactive", "-", "-", "main"],
+            ["embed", "active", "-", "yes", "utility"],
+        ]
+        assert f"{box.engine('old').base_url}  10.0 GiB" in table
+        assert below == "memory: 9.0 of 20.0 GiB available, of which 4.0 GiB stay with the host\n"
 
-    return call
+    def test_its_columns_stand_below_each_other(self, run: Run) -> None:
+        _, out, _ = run("status")
 
+        header, *rows = out.split("\n\n")[0].splitlines()
+        assert {row.index("http://") for row in rows} == {header.index("ADDRESS")}
+        assert all(line == line.rstrip() for line in out.splitlines())
 
-@pytest.fixture
-def systemd(
-    engines: tuple[contract.Engine, contract.Engine],
-    make_state: MakeState,
-    fake_systemd: Callable[..., FakeSystemd],
-) -> FakeSystemd:
-    """Scout is down, embed-small is up."""
-    scout, embed = engines
-    fake = fake_systemd(make_state(scout, enabled=True), make_state(embed, "active"))
-    fake.plays(scout)
-    return fake
+    def test_names_a_measured_need_as_measured(self, run: Run, box: Box) -> None:
+        engine = box.engine("old")
+        box.host.units.mkdir()
+        (box.host.units / engine.unit).write_text("[Service]\n")
+        box.host.ledger.record(engine, 7.3, 60.0, "2026-11-21T05:00:00Z")
 
+        assert "  7.3 GiB (measured)\n" in run("status")[1]
 
-def test_status_is_a_table(run: Run, systemd: FakeSystemd, free_port: int) -> None:
-    url = f"http://127.0.0.1:{free_port}"
+    def test_for_programs_is_json(self, run: Run, box: Box) -> None:
+        box.systemd.set(box.unit("old"), started_us=1_763_701_200_000_000)
 
-    code, out, err = run("status")
+        code, out, _ = run("status", "--json")
 
-    assert (code, err) == (0, "")
-    assert [line.split() for line in out.splitlines()] == [
-        ["MODEL", "STATE", "BOOT", "LANE", "ENGINE", "ADDRESS", "NEEDS"],
-        ["scout", "inactive", "yes", "main", "llama.cpp", url, "1", "GiB"],
-        ["embed-small", "active", "-", "utility", "llama.cpp", "http://127.0.0.1:8085", "0.5", "GiB"],
-    ]
-
-
-def test_the_columns_of_status_stand_below_each_other(run: Run, systemd: FakeSystemd) -> None:
-    _, out, _ = run("status")
-
-    header, *rows = out.splitlines()
-    assert {row.index("http://") for row in rows} == {header.index("ADDRESS")}
-    assert all(line == line.rstrip() for line in out.splitlines())
-
-
-def test_status_for_programs_is_json(run: Run, systemd: FakeSystemd, free_port: int) -> None:
-    code, out, _ = run("status", "--json")
-
-    assert code == 0
-    assert json.loads(out) == [
-        {
-            "name": "scout",
-            "state": "inactive",
+        found = json.loads(out)
+        assert code == 0
+        assert found["engines"][0] == {
+            "name": "old",
+            "state": "active",
+            "result": "success",
             "boot": True,
             "lane": "main",
             "engine": "llama.cpp",
-            "url": f"http://127.0.0.1:{free_port}",
-            "memory_gib": 1.0,
-        },
-        {
-            "name": "embed-small",
-            "state": "active",
-            "boot": False,
-            "lane": "utility",
-            "engine": "llama.cpp",
-            "url": "http://127.0.0.1:8085",
-            "memory_gib": 0.5,
-        },
-    ]
+            "url": box.engine("old").base_url,
+            "need_gib": 10.0,
+            "need_source": "catalog",
+            "since": "2025-11-21T05:00:00Z",
+        }
+        assert found["memory"] == {"total_gib": 20.0, "available_gib": 9.0, "free_gib": 9.0, "cached_gib": 0.0}
+        assert (found["floor_gib"], found["change"]) == (4.0, None)
+
+    def test_tells_of_a_change_that_was_cut_off_and_what_to_do(self, run: Run, box: Box) -> None:
+        journal.write(Journal(target="new", previous=("old",), at="2026-11-21T05:00:00Z"), box.journal)
+
+        assert run("status")[1].splitlines()[-1] == (
+            "a change to new that began at 2026-11-21T05:00:00Z was cut off (before it, old ran): the next hearth "
+            "switch, start or stop finishes or undoes it, for example hearth switch new"
+        )
+
+    def test_tells_of_a_change_under_way_and_who_is_at_it(
+        self, run: Run, box: Box, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal.write(Journal(target="new", previous=("old",), at="2026-11-21T05:00:00Z"), box.journal)
+        monkeypatch.setattr(standing, "_doing", lambda _: "loading new, 5 of about 60 s")
+
+        with state.locked(box.lock, 0, BusyError):
+            _, out, _ = run("status")
+
+        last = out.splitlines()[-1]
+        assert last.startswith(f"a change to new is under way (pid {os.getpid()}, since ")
+        assert last.endswith("): loading new, 5 of about 60 s")
+
+    def test_looks_at_the_lock_that_changes_hold(self) -> None:
+        assert state.RUN / standing.LOCK == switch.LOCK
 
 
-def test_a_switch_says_what_it_did(run: Run, systemd: FakeSystemd) -> None:
-    code, out, err = run("switch", "vision")
-
-    assert (code, err) == (0, "")
-    assert out.startswith("active: scout (start scout; stop 0.0 s, start ")
-
-
-def test_a_switch_to_what_runs_says_that_there_was_nothing_to_do(run: Run, systemd: FakeSystemd) -> None:
-    run("switch", "scout")
-
-    code, out, _ = run("switch", "scout")
-
-    assert (code, out) == (0, "active: scout (nothing to do; stop 0.0 s, start 0.0 s)\n")
-
-
-def test_none_stops_the_main_lane(run: Run, systemd: FakeSystemd, engines: tuple[contract.Engine, ...]) -> None:
-    run("switch", "scout")
-
-    code, out, _ = run("switch", "none")
-
-    assert code == 0
-    assert out.startswith("active: none (stop scout; no longer start scout at boot; ")
-    assert systemd.up == [engines[1].unit]
-
-
-def test_a_failed_switch_ends_with_1_and_the_engines_log_before_the_sentence(
-    run: Run, systemd: FakeSystemd, engines: tuple[contract.Engine, ...]
-) -> None:
-    systemd.start_ends[engines[0].unit] = ("failed", "exit-code")
-
-    assert run("switch", "scout") == (
-        1,
-        "",
-        "  | last words of hearth-engine-scout.service\nhearth: engine scout failed to start\n",
+class TestLogs:
+    @pytest.mark.parametrize(
+        ("words", "command"),
+        [
+            (("new",), ("--unit=hearth-engine-new.service", "--lines=100")),
+            (("new", "-f", "-n", "5"), ("--unit=hearth-engine-new.service", "--lines=5", "--follow")),
+        ],
     )
+    def test_become_journalctl(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], command: tuple[str, ...]
+    ) -> None:
+        seen: list[Any] = []
+        monkeypatch.setattr(os, "execvp", lambda *call: seen.append(call))
+
+        run("logs", *words)
+
+        assert seen == [("journalctl", ["journalctl", *command])]
+
+    def test_without_journalctl_say_so(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "/nonexistent")
+
+        code, _, err = run("logs", "new")
+
+        assert code == 1
+        assert err.startswith("hearth: journalctl cannot be run (No such file or directory)")
+
+
+class TestAdmit:
+    def test_says_nothing_where_nothing_is_wrong(self, run: Run) -> None:
+        assert run("admit", "small") == (0, "", "")
+
+    def test_refuses_with_1(self, run: Run, box: Box) -> None:
+        Path(box.engine("small").model_path).unlink()
+
+        code, _, err = run("admit", "small")
+
+        assert code == 1
+        assert "is missing; put it there" in err
+
+    def test_explained_has_figures_and_holders(self, run: Run) -> None:
+        code, out, err = run("admit", "--explain", "new")
+
+        assert (code, err) == (1, "")
+        sentence, _, *figures = out.splitlines()
+        assert sentence.startswith("engine new needs 10.0 GiB, but of the 9.0 GiB available 4.0 GiB stay with the host")
+        assert [line.split("  ")[0] for line in figures] == [
+            "needs",
+            "available",
+            "stays with the host",
+            "missing",
+            "held",
+            "held",
+        ]
+        assert "old holds 10.0 GiB" in figures[4]
+
+    def test_explained_ends_with_0_where_it_may_start(self, run: Run) -> None:
+        assert run("admit", "--explain", "small")[0] == 0
+
+    def test_for_programs_is_json(self, run: Run) -> None:
+        code, out, _ = run("admit", "new", "--json")
+
+        found = json.loads(out)
+        assert (code, found["admitted"], found["missing_gib"]) == (1, False, 5.0)
 
 
 def test_without_a_contract_everything_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,12 +181,12 @@ def test_without_a_contract_everything_ends_with_1(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err == f"hearth: {missing} is missing: run site.yml against this box first\n"
 
 
-@pytest.mark.parametrize("verb", ["switch", "admit", "ready"])
-def test_an_unknown_model_ends_with_2(run: Run, systemd: FakeSystemd, verb: str) -> None:
-    code, out, err = run(verb, "scuot")
+@pytest.mark.parametrize("verb", ["switch", "start", "stop", "admit", "ready", "logs"])
+def test_an_unknown_model_ends_with_2(run: Run, verb: str) -> None:
+    code, out, err = run(verb, "smal")
 
     assert (code, out) == (2, "")
-    assert err == "hearth: unknown model 'scuot': did you mean 'scout'? known: embed-small, scout, vision\n"
+    assert err == "hearth: unknown model 'smal': did you mean 'small'? known: embed, new, old, small\n"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +197,10 @@ def test_an_unknown_model_ends_with_2(run: Run, systemd: FakeSystemd, verb: str)
         pytest.param(("switch",), id="no model"),
         pytest.param(("ready", "scout", "--pid", "x"), id="a pid that is none"),
         pytest.param(("status", "--yaml"), id="an unknown option"),
+        pytest.param(("switch", "scout", "--drain", "-1"), id="less than no time"),
+        pytest.param(("switch", "scout", "--wait", "nan"), id="a time that is none"),
+        pytest.param(("logs", "scout", "-n", "-5"), id="less than no lines"),
+        pytest.param(("completion", "fish"), id="an unknown shell"),
     ],
 )
 def test_wrong_usage_ends_with_2(run: Run, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
@@ -178,17 +211,15 @@ def test_wrong_usage_ends_with_2(run: Run, capsys: pytest.CaptureFixture[str], a
     assert "usage: hearth" in capsys.readouterr().err
 
 
-def test_a_second_switch_ends_with_3_and_names_the_first(run: Run, systemd: FakeSystemd) -> None:
-    with switch.box_lock(0):
-        code, out, err = run("switch", "scout")
+def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
 
-    assert (code, out) == (3, "")
-    assert err.startswith("hearth: a switch is under way (pid ")
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.split("exit codes:\n")[1].splitlines()] == ["0", "1", "2", "3", "130"]
 
 
-def test_control_c_ends_with_130_and_no_traceback(
-    run: Run, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_control_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: Path) -> contract.Contract:
         raise KeyboardInterrupt
 
@@ -197,52 +228,57 @@ def test_control_c_ends_with_130_and_no_traceback(
     assert run("status") == (130, "", "")
 
 
-def test_a_box_without_systemd_is_told_in_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_goes_is_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "hearth.cli", "completion", "bash"]
+    with subprocess.Popen(
+        command, stdout=write, stderr=subprocess.PIPE, text=True, env=commands.ENVIRONMENT
+    ) as process:
+        os.close(write)
+        _, err = process.communicate()
+
+    assert (process.returncode, err) == (1, "")
+
+
+def test_a_box_without_systemd_is_told_in_one_sentence(
+    tmp_path: Path,
+    make_contract: Callable[..., contract.Contract],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "engines.json"
+    path.write_bytes(msgspec.json.encode(make_contract()))
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
 
-    code, out, err = run("status")
+    code = cli.main(["--engines", str(path), "status"])
 
-    assert (code, out) == (1, "")
-    assert err.startswith("hearth: systemd cannot be reached over D-Bus (")
-    assert err.count("\n") == 1
-
-
-def test_admit_says_nothing_where_nothing_is_wrong(run: Run) -> None:
-    assert run("admit", "scout") == (0, "", "")
-
-
-def test_admit_refuses_with_1(run: Run, engines: tuple[contract.Engine, ...]) -> None:
-    Path(engines[0].model_path).unlink()
-
-    code, _, err = run("admit", "vision")
-
-    assert code == 1
-    assert "is missing; put it there" in err
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (1, "")
+    assert captured.err.startswith("hearth: systemd cannot be reached over D-Bus (")
+    assert captured.err.count("\n") == 1
 
 
 class TestReady:
     """``hearth ready``, which a unit runs after its engine's start."""
 
-    @pytest.fixture
-    def free_port(self, server: ScriptedServer) -> int:
-        return server.port
+    def test_says_how_long_the_engine_took(self, run: Run, box: Box, server: ScriptedServer) -> None:
+        box.change_engine("new", port=server.port)
+        server.serves("new")
 
-    def test_says_how_long_the_engine_took(self, run: Run, server: ScriptedServer) -> None:
-        server.serves("scout")
-
-        code, out, _ = run("ready", "scout")
+        code, out, _ = run("ready", "new")
 
         assert code == 0
-        assert out == f"hearth: scout is ready after 0.0 s on http://127.0.0.1:{server.port}\n"
+        assert out == f"hearth: new is ready after 0.0 s on http://127.0.0.1:{server.port}\n"
 
-    def test_ends_with_1_when_the_engine_has_ended(self, run: Run, server: ScriptedServer) -> None:
+    def test_ends_with_1_when_the_engine_has_ended(self, run: Run) -> None:
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
 
-        assert run("ready", "scout", "--pid", str(ended.pid)) == (
+        assert run("ready", "new", "--pid", str(ended.pid)) == (
             1,
             "",
-            "hearth: engine scout ended while it was loading: see its log\n",
+            "hearth: engine new ended while it was loading: see its log\n",
         )
 
     def test_of_an_ollama_prints_the_pull_and_loads(
