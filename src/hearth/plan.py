@@ -9,7 +9,7 @@ used first. Neither touches the utility lane, nor a pinned engine, for the sake 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -23,7 +23,8 @@ _TINY_GIB = 1e-6
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan is made from.
 
-    ``states`` is by unit, ``needs`` (GiB) by engine, as the ledger has them; ``available_gib`` is MemAvailable.
+    ``states`` is by unit, ``needs`` (GiB) by engine, as the ledger has them; ``available_gib`` is MemAvailable. ``held``
+    (GiB) is what one that is up gives back, where that is another figure: its unit may have been changed since.
     ``used`` says by engine when it was last used, in microseconds since the epoch; its start counts as a use too.
     """
 
@@ -32,6 +33,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     needs: Mapping[str, float]
     available_gib: float
     used: Mapping[str, float] = {}
+    held: Mapping[str, float] = {}
 
     def state(self, engine: Engine) -> UnitState:
         return self.states[engine.unit]
@@ -41,7 +43,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 
     def freed_gib(self, engine: Engine) -> float:
         """What certainly comes back when the engine stops: one that still loads may not have taken it yet."""
-        return self.needs[engine.name] if self.state(engine).is_up else 0.0
+        return self.held.get(engine.name, self.needs[engine.name]) if self.state(engine).is_up else 0.0
 
     def reserved_gib(self, apart: Sequence[str]) -> float:
         """What engines that still load may yet take, but those ``apart``."""
@@ -98,15 +100,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_switch(
-    now: Situation, target: Engine | None, *, sick: bool = False, boot: bool = True, lane: str = "main"
+    now: Situation,
+    target: Engine | None,
+    *,
+    sick: bool = False,
+    boot: bool = True,
+    lane: str = "main",
+    spare: Collection[str] = (),
 ) -> Plan:
     """Plan to have ``target`` as the one engine of its lane; without one, to have nothing run in ``lane``.
 
     ``sick`` says that the target is up but not what it should be (unhealthy, another name, an older unit file): it is
-    then restarted. ``boot`` moves the start at boot along.
+    then restarted. ``boot`` moves the start at boot along. The engines named in ``spare`` are left alone.
     """
     lane = target.lane if target else lane
-    members = [engine for engine in now.contract.engines if engine.lane == lane]
+    members = [engine for engine in now.contract.engines if engine.lane == lane and engine.name not in spare]
     if target is None:
         others = members
     elif lane == "main":

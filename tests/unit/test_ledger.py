@@ -161,3 +161,15 @@ def test_nothing_is_left_beside_the_file(book: Book) -> None:
     book.opened.record(book.engine, 31.2, 71.0, AT)
 
     assert [path.name for path in book.path.parent.iterdir()] == ["measured.json"]
+
+
+def test_what_an_engine_holds_is_what_its_last_load_took_though_its_unit_was_changed(book: Book) -> None:
+    book.opened.record(book.engine, 31.2, 71.0, AT)
+    book.unit.write_text("[Service]\nExecStart=/bin/false\n")
+
+    assert book.need == CATALOG
+    assert book.opened.held_gib(book.engine) == 31.2
+
+
+def test_an_engine_that_was_never_measured_holds_what_the_contract_says(book: Book) -> None:
+    assert book.opened.held_gib(book.engine) == 40.0
