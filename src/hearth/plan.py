@@ -24,8 +24,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan is made from.
 
     ``states`` is by unit, ``needs`` (GiB) by engine, as the ledger has them; ``available_gib`` is MemAvailable. ``held``
-    (GiB) is what one that is up gives back, where that is another figure: its unit may have been changed since.
-    ``used`` says by engine when it was last used, in microseconds since the epoch; its start counts as a use too.
+    (GiB) is what one that is up gives back, where that is another figure: its unit may have been changed since. ``used``
+    says by engine when it was last used, in microseconds since the epoch; its start counts as a use too.
     """
 
     contract: Contract

@@ -10,6 +10,7 @@ for a model appears as ``name:latest`` there.
 from __future__ import annotations
 
 import os
+import re
 import select
 import time
 from collections.abc import Callable
@@ -242,12 +243,15 @@ def ask(
     return decoded
 
 
-# What each engine's /metrics calls the requests that it works on, and those that wait in it.
+# What each engine's /metrics calls the requests that it works on, and those that wait in it: llama-server's README,
+# vllm/v1/metrics/loggers.py (0.32), sglang/srt/observability/metrics_collector.py (0.5.23).
 _IN_FLIGHT = {
     "llama.cpp": ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
     "vllm": ("vllm:num_requests_running", "vllm:num_requests_waiting"),
     "sglang": ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
 }
+# With priorities, SGLang tells the total first, and then each priority's part of it again.
+_PART = re.compile(r'[{,]priority="[^"]')
 
 
 def in_flight(engine: Engine, key: str) -> int:
@@ -260,14 +264,18 @@ def in_flight(engine: Engine, key: str) -> int:
             answer = client.get(f"{engine.base_url}/metrics", headers=_headers(key), timeout=_PROBE_TIMEOUT_S)
     except requests.RequestException:
         return 0
-    count = 0.0
-    for line in answer.text.splitlines() if answer.status_code == _OK else ():
-        if line.split("{")[0].split(" ")[0] in names:
-            try:
-                count += float(line.rsplit(" ", 1)[1])
-            except (IndexError, ValueError):
-                continue
-    return int(count)
+    if answer.status_code != _OK:
+        return 0
+    lines = [line for line in answer.text.splitlines() if line.split("{")[0].split(" ")[0] in names]
+    return sum(_count(line.rpartition(" ")[2]) for line in lines if not _PART.search(line))
+
+
+def _count(text: str) -> int:
+    """A gauge's value; 0 where it is no number, or none that can be counted (Prometheus has NaN and +Inf)."""
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return 0
 
 
 def canary(engine: Engine, key: str, timeout_s: float) -> None:

@@ -110,12 +110,12 @@ async def foretell(
     outcomes: list[Outcome] = []
     async with Systemd() as systemd:
         hand = Hand(systemd=systemd, contract=contract, key=key, host=host, tell=say_nothing)
-        states = await hand.states()
+        states = now = await hand.states()
         available_gib = host.read_memory().available_gib
         for change, target in zip(changes, targets, strict=True):
             plan = await _plan(hand, change, target, states, available_gib)
-            if plan.target is not None and (plan.start or plan.restart):
-                await asyncio.to_thread(_foresee, hand, change, plan, contract.find(plan.target))
+            if plan.start or plan.restart:
+                await asyncio.to_thread(_foresee, hand, change, plan, states, now)
             outcomes.append(Outcome(plan=plan, active=plan.target))
             states, available_gib = states_after(plan, contract, states), plan.free_after_gib
     return outcomes
@@ -139,19 +139,31 @@ async def _plan(
     sick = target is not None and await asyncio.to_thread(transition.is_sick, target, states[target.unit], hand.key)
     if target is not None and change.beside:
         return plan_start(now, target, sick=sick, boot=change.boot)
-    return plan_switch(now, target, sick=sick, boot=change.boot, lane=change.lane)
+    spare = [hand.contract.find(name).name for name in change.spare]
+    return plan_switch(now, target, sick=sick, boot=change.boot, lane=change.lane, spare=spare)
 
 
-def _foresee(hand: Hand, change: Change, plan: Plan, target: Engine) -> None:
-    """Before anything is stopped: what cannot start must not cost the model that runs. Raises EngineFailedError."""
-    admission.preconditions(target, port=not plan.restart)
+def _foresee(
+    hand: Hand, change: Change, plan: Plan, states: Mapping[str, UnitState], now: Mapping[str, UnitState]
+) -> None:
+    """Before anything is stopped: what cannot start must not cost the model that runs. Raises EngineFailedError.
+
+    ``states`` are those that the plan was made from, ``now`` those of now: an engine that is up has its port itself.
+    """
+    contract = hand.contract
+    target = contract.find(plan.target or "")
+    admission.preconditions(target, port=not now[target.unit].is_alive)
     images.require(target, hand.host.docker_socket)
-    if plan.missing_gib > 0 and not change.force:
+    # How much an engine that still loads has taken already is not known. It serves nobody yet, so to stop it in vain
+    # costs less than to refuse in vain.
+    hoped_gib = sum(plan.gib[name] for name in plan.stop if not states[contract.find(name).unit].is_up)
+    missing_gib = plan.missing_gib - hoped_gib
+    if missing_gib > 0 and not change.force:
         going = f" once {_and(plan.stop)} stopped" if plan.stop else ""
-        have = plan.free_after_gib + plan.gib[target.name]
+        have_gib = plan.free_after_gib + plan.gib[target.name] + hoped_gib
         raise EngineFailedError(
-            f"engine {target.name} needs {plan.gib[target.name]:.1f} GiB; {have:.1f} GiB would be available{going}"
-            f", and {hand.contract.floor_gib:.1f} GiB stay with the host, so {plan.missing_gib:.1f} GiB are "
+            f"engine {target.name} needs {plan.gib[target.name]:.1f} GiB; {have_gib:.1f} GiB would be available{going}"
+            f", and {contract.floor_gib:.1f} GiB stay with the host, so {missing_gib:.1f} GiB are "
             f"missing: hearth admit --explain {target.name} says who holds memory"
         )
 
@@ -172,32 +184,38 @@ class _Transaction:
         left = journal.read(self._journal)
         if left is None:
             return await self._change_from(states, None)
-        healed = left.words
-        if self._takes_over(left):
-            if not self._change.boot:
-                await recovery.undo_boot(self._hand, left)
-        else:
-            healed = await recovery.heal(self._hand, left, self._target if self._change.stop else None)
+        takes_over = self._takes_over(left, states)
+        done: list[str] = []
+        if not takes_over:
+            done = await recovery.heal(self._hand, left, self._target if self._change.stop else None)
             journal.clear(self._journal)
-            left = None
+        elif not self._change.boot:
+            done = await recovery.undo_boot(self._hand, left)
+        healed = "; ".join((left.words, *done))
         try:
-            outcome = await self._change_from(await recovery.settled(self._hand), left)
+            outcome = await self._change_from(await recovery.settled(self._hand), left if takes_over else None)
         except HearthError as error:
             raise type(error)(f"{error}; before that, {healed}", error.log) from None
         return msgspec.structs.replace(outcome, healed=healed)
 
-    def _takes_over(self, left: Journal) -> bool:
+    def _takes_over(self, left: Journal, states: Mapping[str, UnitState]) -> bool:
         """Whether this change decides about all that the unfinished one had touched, so that nothing is to heal."""
         if self._change.stop or self._change.keep:
             return False
         if self._target is not None and self._target.name == left.target:
-            return True
+            # Room is made with what is up, and not with what is just coming back.
+            coming = any(states[engine.unit].is_coming for engine in recovery.missing(self._hand, left, states))
+            return not (self._change.beside and coming)
         # In the utility lane a switch leaves alone what else is there.
         lane = self._target.lane if self._target else self._change.lane
         if self._change.beside or (self._target is not None and lane != "main"):
             return False
+        spare = [self._hand.contract.find(name).name for name in self._change.spare]
         touched = [self._engines[name] for name in (left.target, *left.previous) if name in self._engines]
-        return all(engine.lane == lane and not (engine.pinned and self._target) for engine in touched)
+        return all(
+            engine.lane == lane and engine.name not in spare and not (engine.pinned and self._target)
+            for engine in touched
+        )
 
     async def _change_from(self, states: Mapping[str, UnitState], left: Journal | None) -> Outcome:
         """Carry out the change; ``left`` is of an unfinished one that it takes over."""
@@ -206,15 +224,15 @@ class _Transaction:
         if left and plan.target == left.target and not (plan.start or plan.restart):
             # It came up when nobody was there to verify it.
             plan = msgspec.structs.replace(plan, wait=True)
-        if target is not None and (plan.start or plan.restart):
+        if plan.start or plan.restart:
             try:
-                await asyncio.to_thread(_foresee, self._hand, self._change, plan, target)
+                await asyncio.to_thread(_foresee, self._hand, self._change, plan, states, states)
             except HearthError as error:
                 if left is None:
                     raise
-                said = await recovery.heal(self._hand, left)
+                done = await recovery.heal(self._hand, left)
                 journal.clear(self._journal)
-                raise EngineFailedError(f"{error}; {said}") from None
+                raise EngineFailedError("; ".join((str(error), *done))) from None
         outcome = Outcome(plan=plan, active=plan.target)
         if plan.changes or plan.wait:
             outcome = await self._carry_out(outcome, target, self._way_back(plan, left, states))

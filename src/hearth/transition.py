@@ -101,7 +101,10 @@ async def settle(hand: Hand, engine: Engine) -> None:
 
 async def _until_stopped(hand: Hand, engine: Engine, limit_s: float) -> None:
     deadline = time.monotonic() + limit_s
-    while (await hand.systemd.state(engine.unit)).active == "deactivating" and time.monotonic() < deadline:
+    while True:
+        state = await hand.systemd.state(engine.unit)
+        if state.active != "deactivating" or time.monotonic() >= deadline:
+            return
         await asyncio.sleep(_INTERVAL_S)
 
 

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import pytest
+from fakes import FakeClock, FakeMemory, FakeSystemd, ScriptedServer
 from hypothesis import settings
 from ollama_server import OllamaServer
+from switching import FLOOR_GIB, NEEDS, Box
 
-from hearth import cli, contract, errors, switch, transition, units
+from hearth import admission, contract, switch, transition, units
 from hearth.ollama import make_ready
 
 # No database: a run leaves nothing behind. No deadline: a slow machine is not a failure.
@@ -29,8 +28,6 @@ settings.load_profile("hearth")
 MakeEngine = Callable[..., contract.Engine]
 MakeState = Callable[..., units.UnitState]
 Ready = Callable[..., float]
-# What the scripted engine says to one request: a status, and a body (bytes as they are, anything else as JSON).
-Answer = tuple[int, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -96,54 +93,6 @@ def make_state() -> MakeState:
     return make
 
 
-class ScriptedServer:
-    """An engine of the tests. ``script`` has the answers by path: the last of them stays; a path without one is 404."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.script: dict[str, list[Answer]] = {}
-        self.seen: list[tuple[str, str, dict[str, str], Any]] = []
-        self.hangs = threading.Event()
-        self.released = threading.Event()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else None
-                server.seen.append((self.command, self.path, dict(self.headers), body))
-                if server.hangs.is_set():
-                    server.released.wait(10)
-                    return
-                answers = server.script.get(self.path, [(404, b"")])
-                status, said = answers.pop(0) if len(answers) > 1 else answers[0]
-                raw = said if isinstance(said, bytes) else json.dumps(said).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_GET = do_POST = answer  # noqa: N815 - names that http.server asks for
-
-            def log_message(self, *args: object) -> None:
-                """Says nothing: ``seen`` has it all."""
-
-        self._httpd = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port: int = self._httpd.server_address[1]
-        self._thread = threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
-
-    def serves(self, *names: str) -> None:
-        """From now on healthy, with these models."""
-        self.script["/health"] = [(200, {"status": "ok"})]
-        self.script["/v1/models"] = [(200, {"object": "list", "data": [{"id": name} for name in names]})]
-
-    def close(self) -> None:
-        self.released.set()
-        self._httpd.shutdown()
-        self._httpd.server_close()
-        self._thread.join()
-
-
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     scripted = ScriptedServer()
@@ -192,102 +141,30 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         started.kill()
 
 
-class FakeSystemd:
-    """What ``hearth`` asks of systemd, played on a table of states. ``calls`` is the record, in order.
-
-    ``start_ends`` and ``stop_ends`` say, by unit, what state a job leaves behind; ``breaks`` lists calls that raise.
-    """
-
-    def __init__(self, *states: units.UnitState) -> None:
-        self.table = {state.unit: state for state in states}
-        self.calls: list[tuple[str, str]] = []
-        # How long each start was waited for, in seconds.
-        self.limits: list[float] = []
-        self.start_ends: dict[str, tuple[str, str]] = {}
-        self.stop_ends: dict[str, str] = {}
-        self.breaks: set[tuple[str, str]] = set()
-        self._engines: dict[str, tuple[int, str]] = {}
-        self._running: dict[str, ScriptedServer] = {}
-
-    def plays(self, engine: contract.Engine, *, serves: str = "") -> None:
-        """From now on something answers on the engine's port exactly while its unit is up."""
-        self._engines[engine.unit] = (engine.port, serves or engine.served_name)
-        self._follow(engine.unit)
-
-    def _follow(self, unit: str) -> None:
-        if unit in self._running:
-            self._running.pop(unit).close()
-        if unit in self._engines and self.table[unit].active in ("active", "deactivating"):
-            port, name = self._engines[unit]
-            self._running[unit] = ScriptedServer(port)
-            self._running[unit].serves(name)
-
-    def close(self) -> None:
-        for running in self._running.values():
-            running.close()
-
-    def __call__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    def _record(self, verb: str, unit: str) -> None:
-        self.calls.append((verb, unit))
-        if (verb, unit) in self.breaks:
-            raise errors.SystemdError(f"systemd refused {verb}: of the test")
-
-    def _set(self, unit: str, **fields: Any) -> None:
-        self.table[unit] = msgspec.structs.replace(self.table[unit], **fields)
-        if "active" in fields:
-            self._follow(unit)
-
-    async def state(self, unit: str) -> units.UnitState:
-        return self.table[unit]
-
-    async def states(self, wanted: list[str]) -> dict[str, units.UnitState]:
-        return {unit: self.table[unit] for unit in wanted}
-
-    async def start(self, unit: str, timeout_s: float) -> str:
-        self._record("start", unit)
-        self.limits.append(timeout_s)
-        active, result = self.start_ends.get(unit, ("active", "success"))
-        self._set(unit, active=active, result=result, started_us=time.time_ns() // 1000)
-        return "done" if active == "active" else "failed"
-
-    async def stop(self, unit: str, timeout_s: float) -> str:
-        self._record("stop", unit)
-        self._set(unit, active=self.stop_ends.get(unit, "inactive"))
-        return "done"
-
-    async def reload(self) -> None:
-        self.calls.append(("reload", ""))
-        self.table = {unit: msgspec.structs.replace(state, outdated=False) for unit, state in self.table.items()}
-
-    async def enable(self, unit: str) -> None:
-        self._record("enable", unit)
-        self._set(unit, enabled=True)
-
-    async def disable(self, wanted: list[str]) -> None:
-        for unit in wanted:
-            self._record("disable", unit)
-            self._set(unit, enabled=False)
-
-    @property
-    def up(self) -> list[str]:
-        return [unit for unit, state in self.table.items() if state.is_alive]
-
-    @property
-    def at_boot(self) -> list[str]:
-        return [unit for unit, state in self.table.items() if state.enabled]
+@pytest.fixture
+def fake_host(tmp_path: Path) -> admission.Host:
+    """A host whose run folder, measurements and memory are the test's. Its 20 GiB stay as they are."""
+    clock = FakeClock()
+    return admission.Host(
+        run=tmp_path / "run",
+        measured=tmp_path / "var" / "measured.json",
+        units=tmp_path / "units",
+        proc=tmp_path / "proc",
+        docker_socket=tmp_path / "docker.sock",
+        read_memory=FakeMemory(clock).read,
+        read_states=lambda _: {},
+        clock=clock,
+    )
 
 
 @pytest.fixture
-def fake_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., FakeSystemd]]:
-    """Put a FakeSystemd where switch and CLI look for systemd, and the box's lock into the test's folder."""
+def fake_systemd(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_host: admission.Host
+) -> Iterator[Callable[..., FakeSystemd]]:
+    """Put a FakeSystemd where switch and CLI look for systemd, and the box's lock into the test's folder.
+
+    Callers that name no host and no patience of their own have those of the test.
+    """
     real_lock = switch.box_lock
     made: list[FakeSystemd] = []
 
@@ -295,14 +172,60 @@ def fake_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ca
         fake = FakeSystemd(*states)
         made.append(fake)
         monkeypatch.setattr(switch, "Systemd", fake)
-        monkeypatch.setattr(cli, "Systemd", fake)
-        monkeypatch.setattr(switch, "box_lock", lambda _: real_lock(0.0, tmp_path / "run" / "switch.lock"))
+        monkeypatch.setattr(units, "Systemd", fake)
+        monkeypatch.setattr(switch, "box_lock", lambda *_: real_lock(0.0, tmp_path / "run" / "switch.lock"))
+        monkeypatch.setitem(switch.switch.__kwdefaults__, "lock_timeout_s", 0.0)
+        for function in (switch.switch, switch.foretell):
+            monkeypatch.setitem(function.__kwdefaults__, "host", fake_host)
         monkeypatch.setattr(transition, "log_tail", lambda unit: (f"last words of {unit}",))
         return fake
 
     yield make
     for fake in made:
         fake.close()
+
+
+@pytest.fixture
+def box(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_engine: MakeEngine,
+    make_state: MakeState,
+    make_contract: Callable[..., contract.Contract],
+    fake_host: admission.Host,
+) -> Iterator[Box]:
+    """The box of ``switching``. Whatever a test does, its memory must not run short, nor a start be refused."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "proc").mkdir()
+    clock = FakeClock()
+    memory = FakeMemory(clock)
+    engines = []
+    with ExitStack() as stack:
+        for name, gib in NEEDS.items():
+            bound = stack.enter_context(socket.socket())
+            bound.bind(("127.0.0.1", 0))
+            model = tmp_path / "models" / f"{name}.gguf"
+            model.write_bytes(b"GGUF")
+            lane = "utility" if name == "embed" else "main"
+            port = bound.getsockname()[1]
+            engines.append(make_engine(name, memory_gib=gib, model_path=str(model), port=port, lane=lane))
+    up = ("old", "embed")
+    states = [
+        make_state(engine, "active" if engine.name in up else "inactive", enabled=engine.name in up)
+        for engine in engines
+    ]
+    systemd = FakeSystemd(*states, host_memory=memory)
+    systemd.keeps_free(FLOOR_GIB)
+    for engine in engines:
+        systemd.plays(engine)
+    host = msgspec.structs.replace(fake_host, read_memory=memory.read, read_states=systemd.read, clock=clock)
+    monkeypatch.setattr(switch, "Systemd", systemd)
+    monkeypatch.setattr(transition, "log_tail", lambda unit: (f"last words of {unit}",))
+    made = Box(make_contract(*engines), systemd, host, memory, tmp_path / "models")
+    yield made
+    systemd.close()
+    assert memory.lowest >= FLOOR_GIB
+    assert systemd.refused == made.refusals
 
 
 @pytest.fixture

@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.transition: when an engine is sick, how one is stopped and started, and what is asked before a start."""
+"""hearth.transition: when an engine is sick, and how one is drained, stopped, started and verified."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes import FakeSystemd, ScriptedServer
 
-from hearth import transition
-from hearth.contract import Engine
+from hearth import probe, transition
+from hearth.admission import Host
+from hearth.contract import Contract, Engine
 from hearth.errors import EngineFailedError
+from hearth.progress import Progress
+from hearth.transition import Hand
 
 if TYPE_CHECKING:
     from ollama_server import OllamaServer
-    from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer
+    from tests.unit.conftest import MakeEngine, MakeState
 
 YEAR_2020_US = 1_577_836_800_000_000
 
@@ -133,39 +137,115 @@ def test_an_ollama_that_lost_its_name_for_the_model_is_sick(
     assert transition.is_sick(qwen, make_state(qwen, "active"), "")
 
 
-@pytest.mark.parametrize(("kind", "at_least_s"), [("llama.cpp", 5), ("ollama", 24 * 3600)])
-async def test_an_engine_that_may_pull_is_given_the_time_for_it(
+def test_an_engine_that_hangs_is_sick(
+    make_engine: MakeEngine, make_state: MakeState, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_PROBE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(probe.is_healthy, "__defaults__", (0.1,))
+    engine = make_engine(port=server.port)
+    server.hangs.set()
+
+    assert transition.is_sick(engine, make_state(engine, "active"), "")
+
+
+class Stage:
+    """One engine, what systemd says of it, and a hand on both."""
+
+    def __init__(self, engine: Engine, systemd: FakeSystemd, hand: Hand, told: list[Progress]) -> None:
+        self.engine, self.systemd, self.hand, self.told = engine, systemd, hand, told
+
+    @property
+    def calls(self) -> list[str]:
+        return [verb for verb, _ in self.systemd.calls]
+
+
+@pytest.fixture
+def stage(
     make_engine: MakeEngine,
     make_state: MakeState,
+    make_contract: Callable[..., Contract],
     fake_systemd: Callable[..., FakeSystemd],
-    server: ScriptedServer,
-    kind: str,
-    at_least_s: float,
+    fake_host: Host,
+    free_port: int,
+) -> Callable[..., Stage]:
+    """Puts up an engine in some state, which answers while it is up."""
+
+    def make(active: str = "inactive", **fields: Any) -> Stage:
+        engine = make_engine(port=free_port, **fields)
+        systemd = fake_systemd(make_state(engine, active))
+        systemd.plays(engine)
+        told: list[Progress] = []
+        hand = Hand(systemd=systemd, contract=make_contract(engine), key="", host=fake_host, tell=told.append)  # type: ignore[arg-type]
+        return Stage(engine, systemd, hand, told)
+
+    return make
+
+
+@pytest.mark.parametrize(("kind", "at_least_s"), [("llama.cpp", 5), ("ollama", 5 + 24 * 3600)])
+async def test_an_engine_that_may_pull_is_given_the_time_for_it(
+    stage: Callable[..., Stage], kind: str, at_least_s: float
 ) -> None:
-    engine = make_engine(engine=kind, port=server.port)
-    server.serves("scout")
-    systemd = fake_systemd(make_state(engine))
+    made = stage(engine=kind)
 
-    await transition.start(systemd, engine, "")  # type: ignore[arg-type]
+    await transition.start(made.hand, made.engine)
 
-    [limit_s] = systemd.limits
-    assert at_least_s < limit_s < at_least_s + 60
+    # Beyond its own time: a minute for memory that comes back, and half a one for what systemd does around it.
+    [limit_s] = made.systemd.limits
+    assert at_least_s < limit_s <= at_least_s + 5 + 60 + 30
 
 
-async def test_an_engine_that_stays_up_after_its_stop_is_an_error_with_its_log(
-    make_engine: MakeEngine, make_state: MakeState, fake_systemd: Callable[..., FakeSystemd]
+async def test_the_time_that_admission_may_wait_for_another_start_comes_on_top(
+    stage: Callable[..., Stage], make_engine: MakeEngine, make_contract: Callable[..., Contract]
 ) -> None:
-    engine = make_engine()
-    systemd = fake_systemd(make_state(engine, "active"))
-    systemd.stop_ends[engine.unit] = "deactivating"
+    made = stage()
+    slow = make_engine("slow", start_timeout_s=1200)
+    hand = dataclasses.replace(made.hand, contract=make_contract(made.engine, slow))
+
+    await transition.start(hand, made.engine)
+
+    [limit_s] = made.systemd.limits
+    assert limit_s > 1200 + 5
+
+
+async def test_while_an_engine_loads_its_phase_is_told_again_and_again(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transition, "_REPORT_INTERVAL_S", 0.01)
+    made = stage(load_s=84.0)
+    made.systemd.hangs.add(made.engine.unit)
+
+    with pytest.raises(EngineFailedError):
+        await transition.start(made.hand, made.engine, 0.2)
+
+    loading = [one for one in made.told if one.phase == "loading"]
+    elapsed = [one.elapsed_s for one in loading]
+    assert len(loading) > 2
+    assert elapsed == sorted(elapsed)
+    assert {one.expected_s for one in loading} == {84.0}
+
+
+async def test_an_engine_that_stays_up_after_its_stop_is_an_error_with_its_log(stage: Callable[..., Stage]) -> None:
+    made = stage("active")
+    made.systemd.stop_ends[made.engine.unit] = "deactivating"
 
     with pytest.raises(EngineFailedError) as caught:
-        await transition.stop(systemd, engine)  # type: ignore[arg-type]
+        await transition.stop(made.hand, made.engine)
 
     assert str(caught.value) == (
         "engine scout did not stop: it is deactivating; see systemctl status hearth-engine-scout.service"
     )
     assert caught.value.log == ("last words of hearth-engine-scout.service",)
+
+
+async def test_an_engine_that_is_down_in_the_end_has_stopped_whatever_became_of_the_job(
+    stage: Callable[..., Stage],
+) -> None:
+    made = stage("failed")
+    made.systemd.breaks.add(("stop", made.engine.unit))
+
+    await transition.stop(made.hand, made.engine)
+
+    assert made.calls == ["stop"]
 
 
 @pytest.mark.parametrize(
@@ -177,83 +257,102 @@ async def test_an_engine_that_stays_up_after_its_stop_is_an_error_with_its_log(
     ],
 )
 async def test_an_engine_that_does_not_start_is_stopped_and_told_of_with_its_log(
-    make_engine: MakeEngine,
-    make_state: MakeState,
-    fake_systemd: Callable[..., FakeSystemd],
-    result: str,
-    why: str,
+    stage: Callable[..., Stage], result: str, why: str
 ) -> None:
-    engine = make_engine()
-    systemd = fake_systemd(make_state(engine))
-    systemd.start_ends[engine.unit] = ("activating", result)
+    made = stage()
+    made.systemd.start_ends[made.engine.unit] = ("activating", result)
 
     with pytest.raises(EngineFailedError) as caught:
-        await transition.start(systemd, engine, "")  # type: ignore[arg-type]
+        await transition.start(made.hand, made.engine)
 
     assert str(caught.value) == why
     assert caught.value.log == ("last words of hearth-engine-scout.service",)
-    assert systemd.calls == [("start", engine.unit), ("stop", engine.unit)]
+    assert made.calls == ["start", "stop"]
 
 
-def test_an_engine_with_its_model_and_a_free_port_is_admitted(
-    make_engine: MakeEngine, tmp_path: Path, free_port: int
+async def test_the_log_is_read_before_the_stop_adds_to_it(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tmp_path / "scout.gguf"
-    model.touch()
+    made = stage()
+    made.systemd.start_ends[made.engine.unit] = ("failed", "exit-code")
+    monkeypatch.setattr(transition, "log_tail", lambda _: tuple(made.calls))
 
-    transition.admit(make_engine(model_path=str(model), port=free_port))
-
-
-def test_an_engine_without_its_model_is_refused_with_the_path(make_engine: MakeEngine, tmp_path: Path) -> None:
     with pytest.raises(EngineFailedError) as caught:
-        transition.admit(make_engine(model_path=str(tmp_path / "scout.gguf")))
+        await transition.start(made.hand, made.engine)
 
-    assert str(caught.value) == (
-        f"engine scout: its model {tmp_path}/scout.gguf is missing; put it there, or correct the model's file"
-    )
+    assert caught.value.log == ("start",)
 
 
-def test_an_ollama_without_its_store_is_refused_with_the_play_that_makes_it(make_engine: MakeEngine) -> None:
-    with pytest.raises(EngineFailedError) as caught:
-        transition.admit(make_engine(engine="ollama", tag="qwen3:0.6b", model_path="/nonexistent"))
+async def test_an_engine_that_is_up_already_is_verified_all_the_same(stage: Callable[..., Stage]) -> None:
+    made = stage("active")
+    made.systemd.running[made.engine.unit].serves("somebody-else")
 
-    assert str(caught.value) == "engine scout: Ollama's store /nonexistent is missing; run site.yml again"
-
-
-def test_an_ollama_is_admitted_with_an_empty_store(make_engine: MakeEngine, tmp_path: Path, free_port: int) -> None:
-    transition.admit(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path), port=free_port))
+    with pytest.raises(EngineFailedError, match="serves somebody-else instead of scout"):
+        await transition.start(made.hand, made.engine)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - a stranger may well
-def test_a_port_that_a_stranger_listens_on_is_refused_with_how_to_find_him(
-    make_engine: MakeEngine, tmp_path: Path, address: str
+async def test_an_engine_on_its_way_down_is_waited_for(stage: Callable[..., Stage]) -> None:
+    made = stage("active")
+    made.systemd.stops_later(made.engine.unit)
+
+    await transition.settle(made.hand, made.engine)
+
+    assert made.systemd.table[made.engine.unit].active == "inactive"
+    assert [one.phase for one in made.told] == ["waiting"]
+
+
+async def test_an_engine_that_is_not_on_its_way_down_is_not_waited_for(stage: Callable[..., Stage]) -> None:
+    made = stage("activating")
+
+    await transition.settle(made.hand, made.engine)
+
+    assert made.told == []
+
+
+async def test_an_engine_on_its_way_down_is_waited_for_no_longer_than_it_may_take(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        stranger.bind((address, 0))
-        stranger.listen()
-        port = stranger.getsockname()[1]
+    monkeypatch.setattr(transition, "_MARGIN_S", 0.0)
+    made = stage("deactivating", stop_timeout_s=0)
 
-        with pytest.raises(EngineFailedError) as caught:
-            transition.admit(make_engine(model_path=str(tmp_path), port=port))
+    await transition.settle(made.hand, made.engine)
 
-    assert str(caught.value) == (
-        f"engine scout: its port {port} is taken by another program "
-        f"(ss -ltnp 'sport = :{port}' names it); stop that, or give the model another port"
-    )
+    assert made.systemd.table[made.engine.unit].active == "deactivating"
 
 
-def test_connections_that_linger_after_the_last_run_do_not_count_as_a_stranger(
-    make_engine: MakeEngine, tmp_path: Path
+@pytest.mark.parametrize("active", ["inactive", "activating", "failed"])
+async def test_only_an_engine_that_is_up_is_asked_what_it_works_on(stage: Callable[..., Stage], active: str) -> None:
+    made = stage(active)
+    server = ScriptedServer(made.engine.port)
+    server.script["/metrics"] = [(200, b"llamacpp:requests_processing 1\n")]
+
+    try:
+        assert await transition.drain(made.hand, made.engine, 60) == 0
+    finally:
+        server.close()
+    assert server.seen == []
+
+
+async def test_requests_that_come_while_others_end_are_not_counted_against_them(stage: Callable[..., Stage]) -> None:
+    made = stage("active")
+    made.systemd.running[made.engine.unit].script["/metrics"] = [
+        (200, b"llamacpp:requests_processing 1\n"),
+        (200, b"llamacpp:requests_processing 3\n"),
+    ]
+
+    assert await transition.drain(made.hand, made.engine, 0.05) == 0
+
+
+@pytest.mark.parametrize("broken", [BrokenPipeError(), ValueError("I/O operation on closed file.")])
+async def test_that_nobody_listens_does_not_keep_a_transition_from_its_end(
+    stage: Callable[..., Stage], broken: Exception
 ) -> None:
-    with socket.socket() as old:
-        old.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        old.bind(("127.0.0.1", 0))
-        old.listen()
-        port = old.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)):
-            accepted, _ = old.accept()
-            # The side that closes first keeps the pair in TIME_WAIT.
-            accepted.close()
+    def tell(_: Progress) -> None:
+        raise broken
 
-    transition.admit(make_engine(model_path=str(tmp_path), port=port))
+    made = stage()
+    hand = dataclasses.replace(made.hand, tell=tell)
+
+    await transition.start(hand, made.engine)
+
+    assert made.systemd.table[made.engine.unit].is_up
