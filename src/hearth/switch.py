@@ -133,6 +133,7 @@ async def _plan(
         states=states,
         needs={engine.name: ledger.need(engine).gib for engine in hand.contract.engines},
         available_gib=available_gib,
+        held={engine.name: ledger.held_gib(engine) for engine in hand.contract.engines},
     )
     if target is not None and change.stop:
         return plan_stop(now, target, boot=change.boot)

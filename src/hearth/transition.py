@@ -146,6 +146,9 @@ async def stop(hand: Hand, engine: Engine) -> float:
             f"engine {engine.name} did not stop{refused}: it is {state.active}; see systemctl status {engine.unit}",
             await asyncio.to_thread(log_tail, engine.unit),
         )
+    if state.active == "failed":
+        # It was stopped while it loaded, and systemd takes that for a failure; who asked for it does not.
+        await hand.systemd.forgive(engine.unit)
     return time.monotonic() - begun
 
 

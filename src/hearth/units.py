@@ -192,10 +192,14 @@ class Systemd:
 
         Earlier starts are forgiven first, or the unit's start limit, meant for crash loops, would refuse this one.
         """
-        # A unit that systemd has not loaded has no starts to forgive, and says so.
+        await self.forgive(unit)
+        return await self._job("StartUnit", unit, timeout_s)
+
+    async def forgive(self, unit: str) -> None:
+        """Forget that the unit failed, and how often it was started."""
+        # A unit that systemd has not loaded has nothing to forgive, and says so.
         with suppress(SystemdError):
             await self._call("ResetFailedUnit", "s", unit)
-        return await self._job("StartUnit", unit, timeout_s)
 
     async def stop(self, unit: str, timeout_s: float) -> str:
         """Stop a unit and wait for its job. Returns systemd's word for how it ended."""

@@ -286,6 +286,11 @@ class FakeSystemd:
         self._killed("stop", unit, "after")
         return "done"
 
+    async def forgive(self, unit: str) -> None:
+        self._record("forgive", unit)
+        if self.table[unit].active == "failed":
+            self.set(unit, active="inactive")
+
     async def reload(self) -> None:
         self.calls.append(("reload", ""))
         self.table = {unit: msgspec.structs.replace(state, outdated=False) for unit, state in self.table.items()}

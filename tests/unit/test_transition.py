@@ -237,6 +237,15 @@ async def test_an_engine_that_stays_up_after_its_stop_is_an_error_with_its_log(s
     assert caught.value.log == ("last words of hearth-engine-scout.service",)
 
 
+async def test_an_engine_that_is_stopped_while_it_loads_has_not_failed(stage: Callable[..., Stage]) -> None:
+    made = stage("activating")
+    made.systemd.stop_ends[made.engine.unit] = "failed"
+
+    await transition.stop(made.hand, made.engine)
+
+    assert (await made.hand.systemd.state(made.engine.unit)).active == "inactive"
+
+
 async def test_an_engine_that_is_down_in_the_end_has_stopped_whatever_became_of_the_job(
     stage: Callable[..., Stage],
 ) -> None:
@@ -245,7 +254,7 @@ async def test_an_engine_that_is_down_in_the_end_has_stopped_whatever_became_of_
 
     await transition.stop(made.hand, made.engine)
 
-    assert made.calls == ["stop"]
+    assert made.calls == ["stop", "forgive"]
 
 
 @pytest.mark.parametrize(
