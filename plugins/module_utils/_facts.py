@@ -251,7 +251,8 @@ def engine_units(asked: tuple[Program, Program]) -> dict[str, str]:
     units = {line.split()[0]: "inactive" for line in files.text.splitlines() if line.split()}
     for line in loaded.text.splitlines():
         fields = line.lstrip("●* ").split()
-        if len(fields) >= 4:
+        # systemd remembers that a unit failed after its file is gone: nothing is left of that one to be stopped.
+        if len(fields) >= 4 and (fields[1] != "not-found" or fields[2] not in ("failed", "inactive")):
             units[fields[0]] = fields[2]
     return dict(sorted(units.items()))
 

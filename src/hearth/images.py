@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import urllib.parse
@@ -27,6 +28,24 @@ class DockerConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_TIMEOUT_S)
         self.sock.connect(os.fspath(self._path))
+
+
+def is_running(container: str, socket_path: Path) -> bool | None:
+    """Whether Docker says that this container's process runs; None where it does not answer.
+
+    ``GET /containers/{name}/json`` (Docker Engine API, ContainerInspect); its network is there before its process is.
+    """
+    connection = DockerConnection(socket_path)
+    try:
+        connection.request("GET", f"/containers/{urllib.parse.quote(container)}/json")
+        answer = connection.getresponse()
+        if answer.status == http.HTTPStatus.NOT_FOUND:
+            return False
+        return bool(json.loads(answer.read())["State"]["Running"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
 
 
 def require(engine: Engine, socket_path: Path) -> None:

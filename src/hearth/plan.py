@@ -23,9 +23,9 @@ _TINY_GIB = 1e-6
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan is made from.
 
-    ``states`` is by unit, ``needs`` (GiB) by engine, as the ledger has them; ``available_gib`` is MemAvailable. ``held``
-    (GiB) is what one that is up gives back, where that is another figure: its unit may have been changed since. ``used``
-    says by engine when it was last used, in microseconds since the epoch; its start counts as a use too.
+    ``states`` is by unit, ``needs`` (GiB) by engine, as the ledger has them; ``available_gib`` is MemAvailable.
+    ``held`` (GiB) is what one that is up gives back, where that is another figure: its unit may have changed since.
+    ``used`` says by engine when it was last used, in microseconds since the epoch; its start is a use too.
     """
 
     contract: Contract

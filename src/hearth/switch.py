@@ -159,7 +159,9 @@ def _foresee(
     # costs less than to refuse in vain.
     hoped_gib = sum(plan.gib[name] for name in plan.stop if not states[contract.find(name).unit].is_up)
     missing_gib = plan.missing_gib - hoped_gib
-    if missing_gib > 0 and not change.force:
+    # Where nobody serves who would have to go, admission decides alone: it waits while memory comes back.
+    costs = plan.restart or any(states[contract.find(name).unit].is_up for name in plan.stop)
+    if costs and missing_gib > 0 and not change.force:
         going = f" once {_and(plan.stop)} stopped" if plan.stop else ""
         have_gib = plan.free_after_gib + plan.gib[target.name] + hoped_gib
         raise EngineFailedError(
@@ -236,7 +238,8 @@ class _Transaction:
                 raise EngineFailedError("; ".join((str(error), *done))) from None
         outcome = Outcome(plan=plan, active=plan.target)
         if plan.changes or plan.wait:
-            outcome = await self._carry_out(outcome, target, self._way_back(plan, left, states))
+            way_back = self._way_back(plan, left, states)
+            outcome = await self._carry_out(outcome, target, way_back, healing=left is not None)
         journal.clear(self._journal)
         return outcome
 
@@ -251,7 +254,9 @@ class _Transaction:
         apart = {plan.target, left.target if left and unfinished else ""}
         return [name for name in dict.fromkeys((*plan.stop, *unfinished)) if name not in apart]
 
-    async def _carry_out(self, outcome: Outcome, target: Engine | None, previous: Sequence[str]) -> Outcome:
+    async def _carry_out(
+        self, outcome: Outcome, target: Engine | None, previous: Sequence[str], *, healing: bool
+    ) -> Outcome:
         plan, hand = outcome.plan, self._hand
         leaving = [self._engines[name] for name in (*plan.stop, *([plan.target] if plan.restart else [])) if name]
         began_s = time.monotonic()
@@ -263,7 +268,7 @@ class _Transaction:
             stop_s = await self._stop(leaving, all_of_them=target is None)
             outcome = msgspec.structs.replace(outcome, stop_s=stop_s)
             if target is not None and (plan.start or plan.restart or plan.wait):
-                if leaving:
+                if leaving or (healing and plan.start):
                     memory_s = await transition.memory_back(hand, target)
                     outcome = msgspec.structs.replace(outcome, memory_s=memory_s)
                 load_s, first_s = await transition.start(hand, target, self._change.timeout_s)

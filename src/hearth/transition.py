@@ -199,6 +199,9 @@ async def _given_up(hand: Hand, engine: Engine, sentence: str) -> EngineFailedEr
     An automatic restart may be pending, too: the caller decides what comes next, not a timer.
     """
     log = await asyncio.to_thread(log_tail, engine.unit)
+    # Admission's own words, where it was that which refused the start: they say what is missing and what to do.
+    refused = [line for line in log if line.startswith(f"hearth: engine {engine.name} needs ")]
+    sentence = refused[-1].removeprefix("hearth: ") if refused else sentence
     try:
         await stop(hand, engine)
     except HearthError as error:

@@ -18,7 +18,7 @@ from hypothesis import settings
 from ollama_server import OllamaServer
 from switching import FLOOR_GIB, NEEDS, Box
 
-from hearth import admission, contract, switch, transition, units
+from hearth import admission, contract, holders, switch, transition, units
 from hearth.ollama import make_ready
 
 # No database: a run leaves nothing behind. No deadline: a slow machine is not a failure.
@@ -35,6 +35,12 @@ def no_proxy_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests talk to this machine only, whatever proxy its user has set."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_docker_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines of the tests are no containers, and a Docker that knows none of them would be believed."""
+    monkeypatch.setattr(holders, "DOCKER_SOCKET", Path("/nonexistent/docker.sock"))
 
 
 @pytest.fixture(scope="session")

@@ -188,6 +188,16 @@ def test_engine_units_are_those_that_run_and_those_that_are_only_files(systemctl
     }
 
 
+def test_engine_units_whose_file_is_gone_count_only_while_they_run(systemctl: Callable[[str, str], None]) -> None:
+    systemctl(
+        "● hearth-engine-a.service not-found failed failed hearth-engine-a.service\\n"
+        "● hearth-engine-b.service not-found active running Hearth engine b\\n",
+        "",
+    )
+
+    assert _facts.engine_units(_facts.ask_systemd()) == {"hearth-engine-b.service": "active"}
+
+
 def test_without_systemd_there_are_no_engine_units(systemctl: Callable[[str, str], None]) -> None:
     assert _facts.engine_units(_facts.ask_systemd()) == {}
 

@@ -237,6 +237,20 @@ async def test_an_engine_that_stays_up_after_its_stop_is_an_error_with_its_log(s
     assert caught.value.log == ("last words of hearth-engine-scout.service",)
 
 
+async def test_a_start_that_admission_refused_is_told_in_its_words(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stage("inactive")
+    made.systemd.start_ends[made.engine.unit] = ("failed", "exit-code")
+    words = "engine scout needs 60.0 GiB, but of the 20.0 GiB available 10.0 GiB stay with the host"
+    monkeypatch.setattr(transition, "log_tail", lambda unit: (f"hearth: {words}", "unit: Control process exited"))
+
+    with pytest.raises(EngineFailedError) as caught:
+        await transition.start(made.hand, made.engine)
+
+    assert str(caught.value) == words
+
+
 async def test_an_engine_that_is_stopped_while_it_loads_has_not_failed(stage: Callable[..., Stage]) -> None:
     made = stage("activating")
     made.systemd.stop_ends[made.engine.unit] = "failed"
