@@ -13,11 +13,12 @@ BIN := $(ROOT)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 INVENTORY ?= inventory/spark.yml
-SCENARIO ?= default
+SCENARIO ?= default switch
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve lint sanity unit molecule e2e lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-switch lint sanity unit molecule e2e lab build catalog lock clean FORCE
+
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(ROOT)/Makefile
@@ -50,8 +51,8 @@ sanity: .venv/.ready ## ansible-test sanity
 unit: .venv/.ready ## unit tests
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit $(ARGS)
 
-molecule: .venv/.ready ## a scenario on a box of its own: SCENARIO=default (or: all)
-	@$(ROOT)/lab/molecule.sh "$(SCENARIO)" $(ARGS)
+molecule: .venv/.ready ## scenarios, each on a box of its own: SCENARIO=default, switch, vllm or all
+	@for scenario in $(SCENARIO); do $(ROOT)/lab/molecule.sh "$$scenario" $(ARGS); done
 
 e2e: .venv/.ready ## tests that take a whole box or an installed artifact
 	@$(ROOT)/lab/tools.sh ssh=openssh-client
@@ -67,6 +68,10 @@ test-vllm: .venv/.ready ## a real vLLM on a box, from catalog to answer: 4 minut
 
 bench-resolve: .venv/.ready ## what resolving 45 models for 10 hosts adds to a run
 	@cd $(ROOT) && PYTHONPATH=collections $(BIN)/python bench/resolve.py
+
+bench-switch: .venv/.ready ## a switch by Hearth beside one by hand, on a box; 3 minutes
+	@$(ROOT)/lab/up.sh
+	@cd $(ROOT) && PYTHONPATH=tests/e2e $(BIN)/python bench/switch.py
 
 lab: .venv/.ready ## what boxes are made from: engine, images, registry, models
 	@$(ROOT)/lab/up.sh
