@@ -27,6 +27,8 @@ _REPORT_INTERVAL_S = 1.0
 # The first answer compiles what loading did not: about 25 s on GB10 (GB10 platform survey, 2.2).
 CANARY_TIMEOUT_S = 120.0
 
+_CALM_S = 0.5
+
 _T = TypeVar("_T")
 
 
@@ -124,9 +126,18 @@ async def drain(hand: Hand, engine: Engine, limit_s: float) -> int:
 
 async def _until_idle(hand: Hand, engine: Engine, limit_s: float) -> int:
     deadline = time.monotonic() + limit_s
+    idle_since = 0.0
     while True:
         left = await asyncio.to_thread(probe.in_flight, engine, hand.key)
-        if not left or time.monotonic() >= deadline:
+        now = time.monotonic()
+        if left:
+            idle_since = 0.0
+        else:
+            idle_since = idle_since or now
+            # The engine has made its last token; the bytes of it may still be on their way to the client.
+            if now - idle_since >= _CALM_S:
+                return 0
+        if now >= deadline:
             return left
         await asyncio.sleep(_INTERVAL_S)
 

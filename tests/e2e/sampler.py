@@ -221,10 +221,10 @@ path.write_text(json.dumps(contract))
         key = "$(sed -n s/^LLAMA_API_KEY=//p /etc/hearth/secrets/engine.env)"
         return f'curl -sf {options} -H "Authorization: Bearer {key}" {row["url"]}{path}'
 
-    def stream(self, engine: str, tokens: int) -> subprocess.Popen[str]:
-        """Ask for a long streamed answer; it goes on by itself."""
+    def stream(self, engine: str) -> subprocess.Popen[str]:
+        """Ask for a streamed answer without an end, as far as the real engine is asked; it goes on by itself."""
         messages = [{"role": "user", "content": "Hi"}]
-        body = {"stream": True, "max_tokens": tokens, "ignore_eos": True, "messages": messages}
+        body = {"stream": True, "max_tokens": 1_000_000, "ignore_eos": True, "messages": messages}
         asking = self._asking(engine, "/v1/chat/completions", f"-N -m 120 -d '{json.dumps(body)}'")
         return subprocess.Popen(
             ["docker", "exec", self.box.name, "sh", "-c", f"{asking} | tail -c 200"], stdout=subprocess.PIPE, text=True
@@ -239,9 +239,9 @@ path.write_text(json.dumps(contract))
         self.box.out("pkill -x curl")
         stream.communicate(timeout=60)
 
-    def until_in_flight(self, engine: str) -> None:
-        """Wait until an engine works on a request."""
-        self.until(f"{self._asking(engine, '/metrics', '-m 5')} | grep -q '^llamacpp:requests_processing [1-9]'")
+    def until_in_flight(self, engine: str, count: int = 1) -> None:
+        """Wait until an engine works on so many requests."""
+        self.until(f"{self._asking(engine, '/metrics', '-m 5')} | grep -q '^llamacpp:requests_processing {count}'")
 
     def rows(self) -> list[dict[str, Any]]:
         """The engines as ``hearth status`` has them."""
