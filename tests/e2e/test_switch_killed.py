@@ -36,7 +36,7 @@ def stage(made: Stage) -> Iterator[Stage]:
 def kill_at(stage: Stage, step: str) -> None:
     """Switch from big to other, slowly where needed, and kill that at the step; then all is quick again."""
     if step == "draining":
-        stream = stage.stream("big", tokens=1_000_000)
+        stream = stage.stream("big")
         stage.until_in_flight("big")
     if step == "stopping":
         stage.mood("big", "stubborn")
