@@ -17,7 +17,7 @@ SCENARIO ?= default switch
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-switch lint sanity unit molecule e2e lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-switch lint sanity unit molecule e2e lab build catalog lock clean FORCE
 
 
 help: ## this list
@@ -72,6 +72,9 @@ bench-resolve: .venv/.ready ## what resolving 45 models for 10 hosts adds to a r
 bench-switch: .venv/.ready ## a switch by Hearth beside one by hand, on a box; 3 minutes
 	@$(ROOT)/lab/up.sh
 	@cd $(ROOT) && PYTHONPATH=tests/e2e $(BIN)/python bench/switch.py
+
+bench-download: .venv/.ready ## downloads beside `hf download` and curl; ARGS="--scale 0.25" for less disk than 8 GB
+	@$(BIN)/python $(ROOT)/bench/download.py $(ARGS)
 
 lab: .venv/.ready ## what boxes are made from: engine, images, registry, models
 	@$(ROOT)/lab/up.sh

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in a model's folder: ``.hearth.json`` beside the files. It never holds a token."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from hearth import state
+from hearth.download.plan import MANIFEST, safe
+from hearth.download.request import ExtraFile, Request
+from hearth.errors import HearthError
+
+SCHEMA = 1
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a request decides which files there are. Whether a mirror or the hub gave them does not."""
+
+    repo: str
+    revision: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    extra_files: tuple[ExtraFile, ...]
+    source: str
+
+    @classmethod
+    def of(cls, request: Request) -> Asked:
+        return cls(
+            repo=request.repo,
+            revision=request.revision,
+            include=request.include,
+            exclude=request.exclude,
+            extra_files=request.extra_files,
+            source=request.source,
+        )
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """One file: bytes, its verified digest, and the time of its last change, by which a later one is noticed."""
+
+    size: int
+    digest: str
+    mtime_ns: int
+    origin: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """All that Hearth brought into a folder. ``at`` is when (ISO 8601, UTC), ``endpoint`` where from."""
+
+    schema: int
+    asked: Asked
+    endpoint: str
+    commit: str
+    at: str
+    files: dict[str, Kept]
+
+    @property
+    def bytes_total(self) -> int:
+        return sum(kept.size for kept in self.files.values())
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's folder as found: no ``manifest`` where Hearth did not bring it; ``partial`` bytes are on their way."""
+
+    folder: str
+    manifest: Manifest | None
+    partial: int
+
+
+def make(request: Request, commit: str, files: dict[str, Kept]) -> Manifest:
+    return Manifest(
+        schema=SCHEMA,
+        asked=Asked.of(request),
+        endpoint=request.endpoint if request.repo else "",
+        commit=commit,
+        at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        files=dict(sorted(files.items())),
+    )
+
+
+def read(folder: Path) -> Manifest | None:
+    """The folder's manifest; none where there is none that can be read: then all is looked at anew."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        for path in manifest.files:
+            # Its owner may write it, and root removes what it names.
+            safe(path)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, HearthError):
+        return None
+    return manifest if manifest.schema == SCHEMA else None
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Raises OSError."""
+    state.replace(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+
+
+def is_unchanged(folder: Path, path: str, kept: Kept) -> bool:
+    """Whether size and time of the file are those of the manifest; through links, which a user's copy may have."""
+    try:
+        status = (folder / path).stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (kept.size, kept.mtime_ns)
+
+
+def is_intact(folder: Path, manifest: Manifest) -> bool:
+    """Whether every file is there as it was verified; reads no content."""
+    return all(is_unchanged(folder, path, kept) for path, kept in manifest.files.items())
+
+
+def held(root: Path) -> list[Held]:
+    """The models below ``root``, where a model is at ``<family>/<name>``; those under way as well."""
+    folders: dict[Path, int] = {}
+    for path in _children(root):
+        for child in _children(path):
+            if child.name.startswith(".") and child.name.endswith(".partial"):
+                name = child.name.removeprefix(".").removesuffix(".partial")
+                folders[child.with_name(name)] = size_of(child)
+            elif not child.name.startswith("."):
+                folders.setdefault(child, 0)
+    return [
+        Held(folder=str(folder), manifest=read(folder), partial=partial) for folder, partial in sorted(folders.items())
+    ]
+
+
+def size_of(path: Path) -> int:
+    """Bytes that the files below ``path`` hold of the disk; a file with two names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                status = Path(folder, name).lstat()
+                seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())
+
+
+def _children(path: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from (child for child in sorted(path.iterdir()) if child.is_dir())
