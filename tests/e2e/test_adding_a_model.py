@@ -63,6 +63,7 @@ def followed(box: Box, checkout: Path) -> Iterator[str]:
     box.write_inventory()
     box.ok("site.yml")
     box.ok("switch.yml", "-e", "model=tiny-a")
+    box.out(f"rm -r /home/spark/{Path(folder).parent}")
 
 
 def _run(checkout: Path, box: Box, command: str) -> str:
