@@ -245,15 +245,10 @@ def containers(socket_path: Path = DOCKER_SOCKET) -> dict[str, str]:
     ``GET /containers/json`` without a version, so that no Docker is too old or too new for it (Docker Engine API).
     """
     import http.client
-    import socket
 
-    class Connection(http.client.HTTPConnection):
-        def connect(self) -> None:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(_TIMEOUT_S)
-            self.sock.connect(os.fspath(socket_path))
+    from hearth.images import DockerConnection
 
-    connection = Connection("docker")
+    connection = DockerConnection(socket_path)
     try:
         connection.request("GET", "/containers/json")
         answer = msgspec.json.decode(connection.getresponse().read(), type=list[_Container])
