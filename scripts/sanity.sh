@@ -59,7 +59,8 @@ scripts/copy-tree.sh "$tree"
     cd "$tree"
     # Without a repository of its own it would find the one around it, where .cache is ignored, and test nothing.
     git -c init.defaultBranch=main init --quiet
-    rm -rf bench lab molecule scripts src pyproject.toml requirements .ci .config tests/unit tests/e2e tests/contract
+    rm -rf bench lab molecule scripts src pyproject.toml requirements .ci .config
+    find tests -mindepth 1 -maxdepth 1 ! -name sanity -exec rm -rf {} +
 )
 
 echo "sanity: ansible-test of ansible-core $core on Python $version (the first run makes its virtual environments: about a minute)"
