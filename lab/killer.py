@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hearth import journal, switch
-from hearth.units import Systemd
+from hearth.engines.units import Systemd
+from hearth.switching import journal, switch
 
 WANTS = Path("/etc/systemd/system/multi-user.target.wants")
 INTERVAL_S = 0.002

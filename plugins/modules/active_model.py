@@ -192,8 +192,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hearth.spark.plugins.module_utils import _hearth
 
 if TYPE_CHECKING:
-    from hearth.change import Change
-    from hearth.job import Job, Result
+    from hearth.switching.change import Change
+    from hearth.switching.job import Job, Result
 
 
 def main() -> None:
@@ -233,7 +233,7 @@ def main() -> None:
 
 def _changes(params: dict[str, Any]) -> list[Change]:
     """What is asked for, in the order in which it is to be done."""
-    from hearth.change import Change
+    from hearth.switching.change import Change
 
     name = params["name"]
     # Each name once: the plan for a second time would see an engine that is up already.
@@ -257,13 +257,13 @@ def _changes(params: dict[str, Any]) -> list[Change]:
 
 def _foretold(changes: list[Change]) -> Result:
     from hearth import contract
-    from hearth.jobrun import foretell
+    from hearth.switching.jobrun import foretell
 
     return asyncio.run(foretell(contract.load(), changes))
 
 
 def _waited(module: AnsibleModule) -> Job:
-    from hearth import job
+    from hearth.switching import job
 
     attach = module.params["attach"]
     if attach:

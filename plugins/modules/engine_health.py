@@ -170,7 +170,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     _hearth.require(module)
-    from hearth import contract, errors, verify
+    from hearth import contract, errors
+    from hearth.engines import verify
 
     options = module.params
     if options["expected"] == bool(options["name"]):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import hearth
-from hearth import admission, cli, jobrun
+from hearth.admission import admit
+from hearth.cli import app
+from hearth.switching import jobrun
 
 if TYPE_CHECKING:
     import pytest
@@ -25,13 +27,13 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(hearth.__file__).parents[1])
 
 def runner(box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """A function that runs one command."""
-    monkeypatch.setattr(admission, "HOST", box.host)
+    monkeypatch.setattr(admit, "HOST", box.host)
     monkeypatch.setattr(jobrun, "Systemd", box.systemd)
     path = box.models / "engines.json"
 
     def run(*words: str) -> tuple[int, str, str]:
         path.write_bytes(msgspec.json.encode(box.contract))
-        code = cli.main(["--engines", str(path), *words])
+        code = app.main(["--engines", str(path), *words])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

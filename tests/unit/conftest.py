@@ -18,8 +18,11 @@ from hypothesis import settings
 from ollama_server import OllamaServer
 from switching import FLOOR_GIB, NEEDS, Box
 
-from hearth import admission, contract, holders, switch, transition, units
-from hearth.ollama import make_ready
+from hearth import contract
+from hearth.admission import admit, holders
+from hearth.engines import units
+from hearth.engines.ollama import make_ready
+from hearth.switching import switch, transition
 
 # No database: a run leaves nothing behind. No deadline: a slow machine is not a failure.
 settings.register_profile("hearth", database=None, deadline=None, print_blob=True)
@@ -148,10 +151,10 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def fake_host(tmp_path: Path) -> admission.Host:
+def fake_host(tmp_path: Path) -> admit.Host:
     """A host whose run folder, measurements and memory are the test's. Its 20 GiB stay as they are."""
     clock = FakeClock()
-    return admission.Host(
+    return admit.Host(
         run=tmp_path / "run",
         measured=tmp_path / "var" / "measured.json",
         units=tmp_path / "units",
@@ -165,7 +168,7 @@ def fake_host(tmp_path: Path) -> admission.Host:
 
 @pytest.fixture
 def fake_systemd(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_host: admission.Host
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_host: admit.Host
 ) -> Iterator[Callable[..., FakeSystemd]]:
     """Put a FakeSystemd where switch and CLI look for systemd, and the box's lock into the test's folder.
 
@@ -198,7 +201,7 @@ def box(
     make_engine: MakeEngine,
     make_state: MakeState,
     make_contract: Callable[..., contract.Contract],
-    fake_host: admission.Host,
+    fake_host: admit.Host,
 ) -> Iterator[Box]:
     """The box of ``switching``. Whatever a test does, its memory must not run short, nor a start be refused."""
     (tmp_path / "models").mkdir()

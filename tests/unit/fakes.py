@@ -17,7 +17,8 @@ from typing import Any, Self
 
 import msgspec
 
-from hearth import contract, errors, memory, units
+from hearth import contract, errors, memory
+from hearth.engines import units
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds for the tests of hearth.plan: boxes that know more than the planner, and what is asked of them."""
+"""Worlds for the tests of hearth.switching.plan: boxes that know more than the planner, and what is asked of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from hearth.contract import Contract, Engine
-from hearth.plan import Plan, Situation, plan_start, plan_stop, plan_switch
-from hearth.units import UnitState
+from hearth.engines.units import UnitState
+from hearth.switching.plan import Plan, Situation, plan_start, plan_stop, plan_switch
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState

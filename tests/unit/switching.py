@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 from fakes import FakeMemory, FakeSystemd
 
-from hearth import admission, switch
-from hearth.change import Change
+from hearth.admission import admit
 from hearth.contract import Contract, Engine
-from hearth.progress import Progress
-from hearth.switch import Outcome
+from hearth.switching import switch
+from hearth.switching.change import Change
+from hearth.switching.progress import Progress
+from hearth.switching.switch import Outcome
 
 NEEDS = {"old": 10.0, "new": 10.0, "small": 5.0, "embed": 1.0}
 FLOOR_GIB = 4.0
@@ -28,7 +29,7 @@ class Box:
     """The box, with all that is asked of it and all that it says."""
 
     def __init__(
-        self, contract: Contract, systemd: FakeSystemd, host: admission.Host, memory: FakeMemory, models: Path
+        self, contract: Contract, systemd: FakeSystemd, host: admit.Host, memory: FakeMemory, models: Path
     ) -> None:
         self.contract = contract
         self.systemd = systemd

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.cli: what it prints, where, and with which exit code it ends."""
+"""hearth.cli.app: what it prints, where, and with which exit code it ends."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ import msgspec
 import pytest
 from commands import Run
 
-from hearth import cli, contract, journal, standing, state, switch
+from hearth import contract, state
+from hearth.cli import app, standing
 from hearth.errors import BusyError
-from hearth.journal import Journal
+from hearth.switching import journal, switch
+from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
     from fakes import ScriptedServer
@@ -177,7 +179,7 @@ class TestAdmit:
 def test_without_a_contract_everything_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "engines.json"
 
-    assert cli.main(["--engines", str(missing), "status"]) == 1
+    assert app.main(["--engines", str(missing), "status"]) == 1
     assert capsys.readouterr().err == f"hearth: {missing} is missing: run site.yml against this box first\n"
 
 
@@ -213,7 +215,7 @@ def test_wrong_usage_ends_with_2(run: Run, capsys: pytest.CaptureFixture[str], a
 
 def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        app.main(["--help"])
 
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.split("exit codes:\n")[1].splitlines()] == ["0", "1", "2", "3", "130"]
@@ -231,7 +233,7 @@ def test_control_c_ends_with_130_and_no_traceback(run: Run, monkeypatch: pytest.
 def test_a_reader_that_goes_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "hearth.cli", "completion", "bash"]
+    command = [sys.executable, "-m", "hearth.cli.app", "completion", "bash"]
     with subprocess.Popen(
         command, stdout=write, stderr=subprocess.PIPE, text=True, env=commands.ENVIRONMENT
     ) as process:
@@ -251,7 +253,7 @@ def test_a_box_without_systemd_is_told_in_one_sentence(
     path.write_bytes(msgspec.json.encode(make_contract()))
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
 
-    code = cli.main(["--engines", str(path), "status"])
+    code = app.main(["--engines", str(path), "status"])
 
     captured = capsys.readouterr()
     assert (code, captured.out) == (1, "")
@@ -292,7 +294,7 @@ class TestReady:
         path = tmp_path / "engines.json"
         path.write_bytes(msgspec.json.encode(make_contract(qwen)))
 
-        code = cli.main(["--engines", str(path), "ready", "qwen"])
+        code = app.main(["--engines", str(path), "ready", "qwen"])
 
         lines = capsys.readouterr().out.splitlines()
         assert code == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth switch, start and stop: the transaction of hearth.switch, asked for and told in words."""
+"""hearth switch, start and stop: the transaction of hearth.switching.switch, asked for and told in words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import commands
 import pytest
 from commands import Run
 
-from hearth import arguments, cli, journal, state
-from hearth.change import Change
+from hearth import state
+from hearth.cli import app, arguments
 from hearth.errors import BusyError
-from hearth.journal import Journal
+from hearth.switching import journal
+from hearth.switching.change import Change
+from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
     from switching import Box
@@ -27,7 +29,7 @@ def run(box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 def asked(*words: str) -> Change:
     """The change that a command line asks for."""
-    return cli._asked(arguments.parser().parse_args(words))
+    return app._asked(arguments.parser().parse_args(words))
 
 
 def test_a_switch_says_what_it_did_and_what_serves_where(run: Run, box: Box) -> None:

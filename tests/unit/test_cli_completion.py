@@ -13,7 +13,7 @@ import commands
 import pytest
 from commands import Run
 
-from hearth import arguments, cli, completion
+from hearth.cli import app, arguments, completion
 
 if TYPE_CHECKING:
     from switching import Box
@@ -32,7 +32,7 @@ def test_models_are_names_and_aliases(run: Run, box: Box) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_needs_no_contract(capsys: pytest.CaptureFixture[str], shell: str) -> None:
-    assert cli.main(["--engines", "/nonexistent/engines.json", "completion", shell]) == 0
+    assert app.main(["--engines", "/nonexistent/engines.json", "completion", shell]) == 0
 
     assert "hearth completion models" in capsys.readouterr().out
 
@@ -66,6 +66,6 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 
 def test_the_library_that_writes_it_is_asked_of_nobody_else() -> None:
-    code = "import sys, hearth.cli; sys.exit('shtab' in sys.modules)"
+    code = "import sys, hearth.cli.app; sys.exit('shtab' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False, env=commands.ENVIRONMENT).returncode == 0

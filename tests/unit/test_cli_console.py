@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.console: how a change goes on at a terminal, and what a signal does to it."""
+"""hearth.cli.console: how a change goes on at a terminal, and what a signal does to it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ import commands
 import pytest
 from fakes import FakeClock
 
-from hearth import console, journal, state
+from hearth import state
+from hearth.cli import console
 from hearth.errors import BusyError
-from hearth.journal import Journal
-from hearth.progress import Phase, Progress
+from hearth.switching import journal
+from hearth.switching.journal import Journal
+from hearth.switching.progress import Phase, Progress
 
 # A change in the middle: it holds the lock, has written its journal, and waits in a thread as a first question does.
 CHANGE = """
 import asyncio, sys, time
 from pathlib import Path
-from hearth import console, journal, state
+from hearth import state
+from hearth.cli import console
+from hearth.switching import journal
 from hearth.errors import BusyError
 run = Path(sys.argv[1])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.doctor: each check, from what was read to its verdict and what to do."""
+"""hearth.cli.doctor: each check, from what was read to its verdict and what to do."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hearth import doctor, tables
+from hearth.cli import doctor, tables
+from hearth.cli.doctor import Check
+from hearth.cli.standing import Pending
 from hearth.contract import Engine
-from hearth.doctor import Check
+from hearth.engines.units import UnitState
 from hearth.memory import Memory
-from hearth.standing import Pending
-from hearth.units import UnitState
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState

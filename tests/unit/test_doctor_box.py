@@ -17,10 +17,11 @@ import msgspec
 import pytest
 from commands import Run
 
-from hearth import cli, examine, journal
-from hearth.doctor import Check
+from hearth.cli import app, examine
+from hearth.cli.doctor import Check
 from hearth.errors import SystemdError
-from hearth.journal import Journal
+from hearth.switching import journal
+from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
     from switching import Box
@@ -258,6 +259,6 @@ class TestCommand:
         assert set(found["docker"]) == {"name", "verdict", "says", "remedy"}
 
     def test_a_contract_that_is_missing_is_a_verdict_too(self, capsys: pytest.CaptureFixture[str], run: Run) -> None:
-        assert cli.main(["--engines", "/nonexistent/engines.json", "doctor"]) == 1
+        assert app.main(["--engines", "/nonexistent/engines.json", "doctor"]) == 1
 
         assert "failed   contract " in capsys.readouterr().out

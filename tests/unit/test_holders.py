@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.holders: who holds memory, by /proc, nvidia-smi and Docker's socket, each of which may be missing."""
+"""admission.holders: who holds memory, by /proc, nvidia-smi and Docker's socket, each of which may be missing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hearth import holders
-from hearth.holders import Holder
+from hearth.admission import holders
+from hearth.admission.holders import Holder
 
 COMFY = "c0" * 32
 SCOUT = "5c" * 32

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.images: an engine whose image is not on the box is refused before anything is stopped for it."""
+"""hearth.engines.images: an engine whose image is not on the box is refused before anything is stopped for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import docker
 
-from hearth import images
+from hearth.engines import images
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.job: one change is one job, whoever asks for it, and nobody waits for one that is gone."""
+"""hearth.switching.job: one change is one job, whoever asks for it, and nobody waits for one that is gone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hearth import contract, errors, job
-from hearth.change import Change
-from hearth.job import Failure, Job, Result, Serving
-from hearth.progress import Progress
+from hearth import contract, errors
+from hearth.switching import job
+from hearth.switching.change import Change
+from hearth.switching.job import Failure, Job, Result, Serving
+from hearth.switching.progress import Progress
 
 TO_SCOUT = [Change(name="scout")]
 RESULT = Result(
@@ -35,7 +36,7 @@ RESULT = Result(
 
 
 class FakeRunner:
-    """systemd-run and systemctl, as hearth.job asks them. Each unit has a process that lives until it is killed."""
+    """systemd-run and systemctl, as switching.job asks them. Each unit has a process that lives until it is killed."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
@@ -101,7 +102,7 @@ class TestBegin:
             sys.executable,
             "-P",
             "-m",
-            "hearth.jobrun",
+            "hearth.switching.jobrun",
             str(folder / f"{begun.id}.json"),
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.jobrun: several changes as one, and what the process of a job writes into its file."""
+"""hearth.switching.jobrun: several changes as one, and what the process of a job writes into its file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import contract, errors, job, jobrun, state, switch
-from hearth.change import Change
-from hearth.job import Job
-from hearth.progress import Progress
+from hearth import contract, errors, state
+from hearth.switching import job, jobrun, switch
+from hearth.switching.change import Change
+from hearth.switching.job import Job
+from hearth.switching.progress import Progress
 
 if TYPE_CHECKING:
     from switching import Box

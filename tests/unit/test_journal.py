@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.journal: what a change was about to do, for whoever comes after it was killed."""
+"""hearth.switching.journal: what a change was about to do, for whoever comes after it was killed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hearth import journal
 from hearth.errors import HearthError
-from hearth.journal import Journal
+from hearth.switching import journal
+from hearth.switching.journal import Journal
 
 ENTRY = Journal(target="scout", previous=("qwen", "phi"), at="2026-11-21T05:00:00Z", enable=True, disable=("qwen",))
 

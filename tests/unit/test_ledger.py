@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.ledger: the contract's word on what an engine needs, until this box measured it, and never too little."""
+"""admission.ledger: the contract's word on what an engine needs, until this box measured it, and never too little."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hearth.admission.ledger import Ledger, Need
 from hearth.contract import Engine
-from hearth.ledger import Ledger, Need
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine

@@ -18,7 +18,8 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 
 import hearth
-from hearth import contract, units
+from hearth import contract
+from hearth.engines import units
 
 if TYPE_CHECKING:
     from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer

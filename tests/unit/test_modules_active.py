@@ -16,14 +16,15 @@ from ansible.module_utils.testing import patch_module_args
 
 import hearth
 from ansible_collections.hearth.spark.plugins.modules import active_model
-from hearth import contract, job, jobrun
-from hearth.change import Change
-from hearth.progress import Progress
+from hearth import contract
+from hearth.switching import job, jobrun
+from hearth.switching.change import Change
+from hearth.switching.progress import Progress
 
 if TYPE_CHECKING:
     from switching import Box
 
-    from hearth.job import Job
+    from hearth.switching.job import Job
 
 Run = Callable[..., dict[str, Any]]
 

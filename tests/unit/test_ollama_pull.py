@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.ollama: how a model comes into Ollama's store, what is told of it, and why it does not come."""
+"""hearth.engines.ollama: how a model comes into Ollama's store, what is told of it, and why it does not come."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import ollama as hearth_ollama
 from hearth.contract import Engine
+from hearth.engines import ollama as hearth_ollama
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

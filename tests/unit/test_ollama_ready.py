@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.ollama: how a model of the store gets Hearth's name and is loaded, so that ready means ready."""
+"""hearth.engines.ollama: how a model of the store gets Hearth's name and is loaded, so that ready means ready."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from hearth import probe
 from hearth.contract import Engine
+from hearth.engines import probe
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

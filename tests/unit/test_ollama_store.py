@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.ollama: engines share a store, and models share layers, so there is one pull at a time."""
+"""hearth.engines.ollama: engines share a store, and models share layers, so there is one pull at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import ollama as hearth_ollama
 from hearth.contract import Engine
+from hearth.engines import ollama as hearth_ollama
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

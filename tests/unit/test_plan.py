@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.plan: whatever the states, a plan keeps its promises; what it says of memory is in test_plan_memory."""
+"""switching.plan: whatever the states, a plan keeps its promises; what it says of memory is in test_plan_memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from planning import Ask, asked
 
 from hearth.contract import Contract, Engine
-from hearth.plan import Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
+from hearth.switching.plan import Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState

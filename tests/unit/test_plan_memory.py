@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.plan: no plan that is carried out takes the host's floor, and nobody goes without need."""
+"""hearth.switching.plan: no plan that is carried out takes the host's floor, and nobody goes without need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from planning import TINY_GIB, Ask, asked, many
 
 from hearth.contract import Contract
-from hearth.plan import Situation, plan_start, plan_stop, plan_switch
+from hearth.switching.plan import Situation, plan_start, plan_stop, plan_switch
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.probe: what an engine serves and answers, and the one sentence for everything else."""
+"""hearth.engines.probe: what an engine serves and answers, and the one sentence for everything else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hearth import probe
 from hearth.contract import Engine
+from hearth.engines import probe
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

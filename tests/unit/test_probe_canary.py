@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.probe.canary: one token of what an engine is for, before it is trusted."""
+"""hearth.engines.probe.canary: one token of what an engine is for, before it is trusted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import CHAT, EMBEDDINGS, said
 
-from hearth import probe
 from hearth.contract import Engine
+from hearth.engines import probe
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.probe.in_flight: how many requests an engine has, in the words of each."""
+"""hearth.engines.probe.in_flight: how many requests an engine has, in the words of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hearth import probe
+from hearth.engines import probe
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, ScriptedServer

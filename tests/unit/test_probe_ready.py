@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.probe: waiting until an engine is ready, and noticing at once when it never will be."""
+"""hearth.engines.probe: waiting until an engine is ready, and noticing at once when it never will be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hearth import probe
+from hearth.engines import probe
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:

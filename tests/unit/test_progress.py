@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.progress: what somebody who waits for a change is told."""
+"""hearth.switching.progress: what somebody who waits for a change is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from hearth.progress import Phase, Progress, say_nothing
+from hearth.switching.progress import Phase, Progress, say_nothing
 
 
 @pytest.mark.parametrize(

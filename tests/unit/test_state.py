@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """hearth.state: a lock that dies with its holder, and files that are whole or as before.
 
-hearth.service: a word to systemd.
+hearth.engines.service: a word to systemd.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import hearth
-from hearth import service, state
+from hearth import state
+from hearth.engines import service
 from hearth.errors import BusyError, HearthError
 
 HOLDER = """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.switch: the steps of a change that succeeds, and what is refused before the first of them."""
+"""hearth.switching.switch: the steps of a change that succeeds, and what is refused before the first of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import CHAT, docker
 
-from hearth import errors, switch
-from hearth.change import Change
+from hearth import errors
+from hearth.switching import switch
+from hearth.switching.change import Change
 
 if TYPE_CHECKING:
     from switching import Box

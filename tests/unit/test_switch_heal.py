@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.switch: a change that is killed at any of its steps is healed by the next one, whichever that is.
+"""hearth.switching.switch: a change that is killed at any of its steps is healed by the next one, whichever that is.
 
 In every test the box's memory is watched: the host's share was never touched, by whatever ran at the same time.
 """
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from fakes import CHAT, Killed, said
 
-from hearth import errors, journal
-from hearth.journal import Journal
+from hearth import errors
+from hearth.switching import journal
+from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
     from switching import Box

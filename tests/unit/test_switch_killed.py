@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.switch: a process that is really killed in the middle of a change leaves its journal, and no lock."""
+"""switching.switch: a process that is really killed in the middle of a change leaves its journal, and no lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth import journal
+from hearth.switching import journal
 
 if TYPE_CHECKING:
     from switching import Box
@@ -23,10 +23,11 @@ import asyncio, sys
 from pathlib import Path
 import msgspec
 from fakes import FakeClock, FakeMemory, FakeSystemd
-from hearth import admission, switch
-from hearth.change import Change
+from hearth.admission import admit
+from hearth.switching import switch
+from hearth.switching.change import Change
 from hearth.contract import load
-from hearth.units import UnitState
+from hearth.engines.units import UnitState
 
 class Systemd(FakeSystemd):
     async def start(self, unit, timeout_s):
@@ -42,7 +43,7 @@ def state(engine):
 
 known, run = load(Path(sys.argv[1])), Path(sys.argv[2])
 switch.Systemd = Systemd(*map(state, known.engines))
-host = msgspec.structs.replace(admission.HOST, run=run, read_memory=FakeMemory(FakeClock()).read)
+host = msgspec.structs.replace(admit.HOST, run=run, read_memory=FakeMemory(FakeClock()).read)
 asyncio.run(switch.switch(known, Change(name="new", drain_s=0), host=host))
 """
 
@@ -50,7 +51,7 @@ asyncio.run(switch.switch(known, Change(name="new", drain_s=0), host=host))
 def test_journal_and_lock_stand_up_to_a_process_that_is_really_killed(box: Box, tmp_path: Path) -> None:
     contract = tmp_path / "engines.json"
     contract.write_bytes(msgspec.json.encode(box.contract))
-    unit_tests, package = Path(__file__).parent, Path(journal.__file__).parents[1]
+    unit_tests, package = Path(__file__).parent, Path(journal.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{package}:{unit_tests}"}
     command = (sys.executable, "-c", SWITCHER, str(contract), str(box.host.run))
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as switcher:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.switch: one change at a time on a box, whoever asks for it."""
+"""hearth.switching.switch: one change at a time on a box, whoever asks for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hearth import errors, standing, switch
-from hearth.change import Change
+from hearth import errors
+from hearth.cli import standing
+from hearth.switching import switch
+from hearth.switching.change import Change
 
 if TYPE_CHECKING:
     from switching import Box
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import sys
 from pathlib import Path
-from hearth.switch import box_lock
+from hearth.switching.switch import box_lock
 with box_lock(0, Path(sys.argv[1])):
     print("held", flush=True)
     input()
@@ -57,7 +59,7 @@ def test_the_lock_is_free_again_after_a_holder_that_failed(lock: Path) -> None:
 
 
 def test_the_lock_is_free_again_when_its_holder_is_killed(lock: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(switch.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(switch.__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as holder:

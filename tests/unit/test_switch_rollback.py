@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.switch: what a change that fails leaves behind, and what it says.
+"""hearth.switching.switch: what a change that fails leaves behind, and what it says.
 
 In every test the box's memory is watched: the host's share was never touched, by whatever ran at the same time.
 """

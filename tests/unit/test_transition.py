@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.transition: when an engine is sick, and how one is drained, stopped, started and verified."""
+"""hearth.switching.transition: when an engine is sick, and how one is drained, stopped, started and verified."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import FakeSystemd, ScriptedServer
 
-from hearth import probe, transition
-from hearth.admission import Host
+from hearth.admission.admit import Host
 from hearth.contract import Contract, Engine
+from hearth.engines import probe
 from hearth.errors import EngineFailedError
-from hearth.progress import Progress
-from hearth.transition import Hand
+from hearth.switching import transition
+from hearth.switching.progress import Progress
+from hearth.switching.transition import Hand
 
 if TYPE_CHECKING:
     from ollama_server import OllamaServer

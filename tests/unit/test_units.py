@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.units: jobs of systemd are waited for by their signal, and the journal's tail never hides a failure."""
+"""engines.units: jobs of systemd are waited for by their signal, and the journal's tail never hides a failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from dbus_fast import Message, MessageType
 
-from hearth import units
+from hearth.engines import units
 from hearth.errors import SystemdError
 
 JOB = "/org/freedesktop/systemd1/job/7"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.units: what systemd's properties say of a unit, and which states mean that memory is held."""
+"""hearth.engines.units: what systemd's properties say of a unit, and which states mean that memory is held."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dbus_fast import Message, Variant
 
-from hearth import units
+from hearth.engines import units
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.verify: which engines should run, and whether they are well."""
+"""hearth.engines.verify: which engines should run, and whether they are well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import contract, units, verify
+from hearth import contract
+from hearth.engines import units, verify
 
 if TYPE_CHECKING:
     from tests.unit.conftest import FakeSystemd, MakeEngine, MakeState, ScriptedServer

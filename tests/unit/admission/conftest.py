@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host for the tests of hearth.admission: figures that they set, and time that passes only where somebody sleeps."""
+"""A host for the tests of admission.admit: figures that they set, and time that passes only where somebody sleeps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from hearth import memory
-from hearth.admission import Host, admit, settle
+from hearth.admission.admit import Host, admit, settle
+from hearth.admission.verdict import Admission
 from hearth.contract import Contract, Engine
+from hearth.engines.units import UnitState
 from hearth.memory import Memory
-from hearth.units import UnitState
-from hearth.verdict import Admission
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState

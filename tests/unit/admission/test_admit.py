@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.admission: an engine starts where it fits beside the floor, and a refusal says who holds what."""
+"""hearth.admission.admit: an engine starts where it fits beside the floor, and a refusal says who holds what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import admission, holders, memory
+from hearth import memory
+from hearth.admission import admit, holders
 from hearth.errors import EngineFailedError, HearthError
 from hearth.memory import Memory
 
@@ -123,7 +124,7 @@ def test_a_missing_store_of_ollama_is_made_by_the_play(box: Box) -> None:
     engine = msgspec.structs.replace(box.engine("scout"), engine="ollama", model_path=str(box.folder / "gone"))
 
     with pytest.raises(EngineFailedError, match=r"Ollama's store .*/gone is missing; run site\.yml again$"):
-        admission.preconditions(engine)
+        admit.preconditions(engine)
 
 
 def test_a_port_that_somebody_has_is_named(box: Box) -> None:
@@ -184,7 +185,7 @@ def test_an_engine_that_is_up_may_have_its_port(box: Box) -> None:
         taken.bind(("127.0.0.1", box.engine("scout").port))
         taken.listen()
 
-        admission.preconditions(box.engine("scout"), port=False)
+        admit.preconditions(box.engine("scout"), port=False)
 
 
 def test_without_a_meminfo_nothing_is_admitted(box: Box) -> None:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.admission: what it would say now, for people and for plans."""
+"""hearth.admission.admit: what it would say now, for people and for plans."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hearth import holders
-from hearth.admission import explain
+from hearth.admission import holders
+from hearth.admission.admit import explain
 
 if TYPE_CHECKING:
     from tests.unit.admission.conftest import Box

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.admission.preconditions: what must hold beside memory before an engine is started."""
+"""hearth.admission.admit.preconditions: what must hold beside memory before an engine is started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hearth import admission
+from hearth.admission import admit
 from hearth.errors import EngineFailedError
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ def test_an_engine_with_its_model_and_a_free_port_is_no_obstacle(
     model = tmp_path / "scout.gguf"
     model.touch()
 
-    admission.preconditions(make_engine(model_path=str(model), port=free_port))
+    admit.preconditions(make_engine(model_path=str(model), port=free_port))
 
 
 def test_an_engine_without_its_model_is_refused_with_the_path(make_engine: MakeEngine, tmp_path: Path) -> None:
     with pytest.raises(EngineFailedError) as caught:
-        admission.preconditions(make_engine(model_path=str(tmp_path / "scout.gguf")))
+        admit.preconditions(make_engine(model_path=str(tmp_path / "scout.gguf")))
 
     assert str(caught.value) == (
         f"engine scout: its model {tmp_path}/scout.gguf is missing; put it there, or correct the model's file"
@@ -36,13 +36,13 @@ def test_an_engine_without_its_model_is_refused_with_the_path(make_engine: MakeE
 
 def test_an_ollama_without_its_store_is_refused_with_the_play_that_makes_it(make_engine: MakeEngine) -> None:
     with pytest.raises(EngineFailedError) as caught:
-        admission.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path="/nonexistent"))
+        admit.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path="/nonexistent"))
 
     assert str(caught.value) == "engine scout: Ollama's store /nonexistent is missing; run site.yml again"
 
 
 def test_an_ollama_may_start_with_an_empty_store(make_engine: MakeEngine, tmp_path: Path, free_port: int) -> None:
-    admission.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path), port=free_port))
+    admit.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path), port=free_port))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - a stranger may well
@@ -56,7 +56,7 @@ def test_a_port_that_a_stranger_listens_on_is_refused_with_how_to_find_him(
         port = stranger.getsockname()[1]
 
         with pytest.raises(EngineFailedError) as caught:
-            admission.preconditions(make_engine(model_path=str(tmp_path), port=port))
+            admit.preconditions(make_engine(model_path=str(tmp_path), port=port))
 
     assert str(caught.value) == (
         f"engine scout: its port {port} is taken by another program "
@@ -77,11 +77,11 @@ def test_connections_that_linger_after_the_last_run_do_not_count_as_a_stranger(
             # The side that closes first keeps the pair in TIME_WAIT.
             accepted.close()
 
-    admission.preconditions(make_engine(model_path=str(tmp_path), port=port))
+    admit.preconditions(make_engine(model_path=str(tmp_path), port=port))
 
 
 def test_an_engine_that_may_be_up_itself_is_not_asked_for_its_port(make_engine: MakeEngine, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as itself:
         engine = make_engine(model_path=str(tmp_path), port=itself.getsockname()[1])
 
-        admission.preconditions(engine, port=False)
+        admit.preconditions(engine, port=False)

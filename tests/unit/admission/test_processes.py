@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.admission among real processes: one start at a time, also when somebody is killed in the middle of one."""
+"""admission.admit among real processes: one start at a time, also when somebody is killed in the middle of one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ import os, sys, time
 from pathlib import Path
 import msgspec
 from hearth import contract, memory
-from hearth.admission import Host, admit, settle
+from hearth.admission.admit import Host, admit, settle
 from hearth.errors import HearthError
-from hearth.units import UnitState
+from hearth.engines.units import UnitState
 
 folder, name, load_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 known = contract.load(folder / "engines.json")

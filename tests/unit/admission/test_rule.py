@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.verdict: whatever the figures, no engine is admitted that does not fit, and a refusal says all it knows."""
+"""admission.verdict: whatever the figures, no engine is admitted that does not fit, and a refusal says all it knows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hearth.holders import Holder
-from hearth.ledger import Need
+from hearth.admission.holders import Holder
+from hearth.admission.ledger import Need
+from hearth.admission.verdict import Admission, decide
 from hearth.memory import Memory
-from hearth.verdict import Admission, decide
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.admission: a good load is measured, and then the next engine may start."""
+"""hearth.admission.admit: a good load is measured, and then the next engine may start."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import holders
-from hearth.admission import settle
+from hearth.admission import holders
+from hearth.admission.admit import settle
+from hearth.admission.ledger import Need
 from hearth.errors import HearthError
-from hearth.ledger import Need
 from hearth.memory import Memory
 
 if TYPE_CHECKING:

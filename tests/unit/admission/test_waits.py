@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.admission: another start and memory that comes back are waited for, and nothing else is."""
+"""hearth.admission.admit: another start and memory that comes back are waited for, and nothing else is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from hearth import admission, service
-from hearth.admission import wait_for_memory
+from hearth.admission import admit
+from hearth.admission.admit import wait_for_memory
+from hearth.engines import service
 from hearth.errors import EngineFailedError
 from hearth.memory import Memory
 
@@ -118,7 +119,7 @@ def test_systemd_is_asked_for_patience_all_along_while_memory_is_waited_for(
 
     gaps = [after - before for before, after in zip(told, [*told[1:], box.clock.now()], strict=True)]
     assert len(told) >= 19
-    assert max(gaps) < admission._KEEP_S
+    assert max(gaps) < admit._KEEP_S
 
 
 def test_an_engine_waits_until_the_one_that_starts_is_ready(box: Box) -> None:
@@ -223,7 +224,7 @@ def test_systemd_is_asked_for_patience_all_along_while_another_starts(
 
     gaps = [after - before for before, after in zip(told, [*told[1:], box.clock.now()], strict=True)]
     assert len(told) >= 27
-    assert max(gaps) < admission._KEEP_S
+    assert max(gaps) < admit._KEEP_S
 
 
 def test_an_engine_does_not_wait_for_its_own_last_start(box: Box) -> None:
@@ -242,4 +243,4 @@ def test_a_start_of_an_engine_that_the_contract_no_longer_has_counts_too(box: Bo
 
 
 def test_admission_takes_no_longer_than_the_slowest_other_start_and_memory(box: Box) -> None:
-    assert admission.longest_wait_s(box.contract, box.engine("scout")) == 300 + 60 + 60
+    assert admit.longest_wait_s(box.contract, box.engine("scout")) == 300 + 60 + 60

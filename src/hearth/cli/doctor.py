@@ -13,9 +13,9 @@ import msgspec
 from hearth.contract import Engine
 
 if TYPE_CHECKING:
+    from hearth.cli.standing import Pending
+    from hearth.engines.units import UnitState
     from hearth.memory import Memory
-    from hearth.standing import Pending
-    from hearth.units import UnitState
 
 Verdict = Literal["ok", "warning", "failed"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hearth import transition
 from hearth.contract import Engine
+from hearth.engines.units import UnitState
 from hearth.errors import HearthError, SystemdError
-from hearth.journal import Journal
-from hearth.progress import Progress
-from hearth.transition import Hand
-from hearth.units import UnitState
+from hearth.switching import transition
+from hearth.switching.journal import Journal
+from hearth.switching.progress import Progress
+from hearth.switching.transition import Hand
 
 
 async def settled(hand: Hand) -> Mapping[str, UnitState]:

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from hearth import admission, contract, job, state, switch
-from hearth.change import Change
+from hearth import contract, state
+from hearth.admission import admit
 from hearth.contract import Contract
+from hearth.engines.units import Systemd, UnitState
 from hearth.errors import BusyError, HearthError, SystemdError
-from hearth.job import Failure, Job, Result, Serving
-from hearth.plan import states_after
-from hearth.progress import Progress, Tell, say_nothing
-from hearth.switch import Outcome
-from hearth.units import Systemd, UnitState
+from hearth.switching import job, switch
+from hearth.switching.change import Change
+from hearth.switching.job import Failure, Job, Result, Serving
+from hearth.switching.plan import states_after
+from hearth.switching.progress import Progress, Tell, say_nothing
+from hearth.switching.switch import Outcome
 
 
 async def carry_out(
@@ -29,7 +31,7 @@ async def carry_out(
     *,
     lock_timeout_s: float,
     tell: Tell = say_nothing,
-    host: admission.Host = admission.HOST,
+    host: admit.Host = admit.HOST,
 ) -> Result:
     """Carry out changes. One that fails does not keep the others from being carried out.
 
@@ -52,7 +54,7 @@ async def carry_out(
     return _result(known, outcomes, host.read_memory().available_gib, await _up(known), host)
 
 
-async def foretell(known: Contract, changes: Sequence[Change], *, host: admission.Host = admission.HOST) -> Result:
+async def foretell(known: Contract, changes: Sequence[Change], *, host: admit.Host = admit.HOST) -> Result:
     """What ``carry_out`` would do, if nothing else happened on the box.
 
     Raises what that would raise before it stops anything.
@@ -84,7 +86,7 @@ async def _up(known: Contract) -> list[str]:
 
 
 def _result(
-    known: Contract, outcomes: Sequence[Outcome], available_gib: float, up: Sequence[str], host: admission.Host
+    known: Contract, outcomes: Sequence[Outcome], available_gib: float, up: Sequence[str], host: admit.Host
 ) -> Result:
     first = outcomes[0]
     parts = ("drain", "stop", "memory", "load", "first")
@@ -164,7 +166,7 @@ class _Record:
             job.write(self._job, self._folder)
 
 
-def run(begun: Job, folder: Path, host: admission.Host = admission.HOST) -> int:
+def run(begun: Job, folder: Path, host: admit.Host = admit.HOST) -> int:
     """Carry out a job; returns the exit code of its process."""
     record = _Record(begun, folder)
     holder = state.holder(host.run / switch.LOCK.name)

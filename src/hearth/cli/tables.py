@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hearth.doctor import Check
-    from hearth.standing import Row, Standing
-    from hearth.verdict import Admission
+    from hearth.admission.verdict import Admission
+    from hearth.cli.doctor import Check
+    from hearth.cli.standing import Row, Standing
 
 _MINUTE_S = 60
 _HOUR_S = 3600

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hearth import ledger
+from hearth.admission import ledger
+from hearth.admission.holders import Holder
+from hearth.admission.ledger import Need
 from hearth.contract import Engine
-from hearth.holders import Holder
-from hearth.ledger import Need
 from hearth.memory import Memory
 
 

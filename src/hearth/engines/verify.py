@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from hearth import probe, units
 from hearth.contract import Contract, Engine, read_key
+from hearth.engines import probe, units
 from hearth.errors import EngineFailedError
 
 

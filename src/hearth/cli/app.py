@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 # All else is imported where it is needed: units run `admit` and `ready` at each start, and every import takes time.
-from hearth import arguments, contract, errors
+from hearth import contract, errors
+from hearth.cli import arguments
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from hearth.change import Change
+    from hearth.switching.change import Change
 
 _EXIT_CODES = {errors.UnknownModelError: 2, errors.BusyError: 3}
 
@@ -62,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb == "doctor":
         return _doctor(options)
     if options.verb == "completion" and options.shell != "models":
-        from hearth import completion
+        from hearth.cli import completion
 
         print(completion.script(arguments.parser(), options.shell))
         return 0
@@ -84,10 +85,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(known: contract.Contract, options: argparse.Namespace) -> int:
-    from hearth import admission, standing, tables
+    from hearth.admission import admit
+    from hearth.cli import standing, tables
 
-    states = admission.HOST.read_states([engine.unit for engine in known.engines])
-    found = standing.look(known, states, admission.HOST)
+    states = admit.HOST.read_states([engine.unit for engine in known.engines])
+    found = standing.look(known, states, admit.HOST)
     if options.json:
         _print_json(found)
     else:
@@ -97,7 +99,7 @@ def _status(known: contract.Contract, options: argparse.Namespace) -> int:
 
 def _asked(options: argparse.Namespace) -> Change:
     """The change that the options ask for."""
-    from hearth.change import Change
+    from hearth.switching.change import Change
 
     match options.verb:
         case "switch":
@@ -113,9 +115,11 @@ def _asked(options: argparse.Namespace) -> Change:
 def _change(known: contract.Contract, options: argparse.Namespace) -> int:
     import asyncio
 
-    from hearth import admission, console, jobrun, standing
+    from hearth.admission import admit
+    from hearth.cli import console, standing
+    from hearth.switching import jobrun
 
-    change, host = _asked(options), admission.HOST
+    change, host = _asked(options), admit.HOST
     if options.dry_run:
         result = asyncio.run(jobrun.foretell(known, [change], host=host))
     else:
@@ -146,17 +150,18 @@ def _logs(engine: contract.Engine, options: argparse.Namespace) -> int:
 
 
 def _admit(known: contract.Contract, engine: contract.Engine, options: argparse.Namespace) -> int:
-    from hearth import admission, service
+    from hearth.admission import admit
+    from hearth.engines import service
 
     if not (options.explain or options.json):
-        invocation, host = service.invocation(), admission.HOST
-        admission.admit(known, engine, invocation=invocation, say=lambda line: print(line, flush=True), host=host)
+        invocation, host = service.invocation(), admit.HOST
+        admit.admit(known, engine, invocation=invocation, say=lambda line: print(line, flush=True), host=host)
         return 0
-    found = admission.explain(known, engine, host=admission.HOST)
+    found = admit.explain(known, engine, host=admit.HOST)
     if options.json:
         _print_json(found)
     else:
-        from hearth import tables
+        from hearth.cli import tables
 
         _print(tables.admission(found))
     return 0 if found.admitted else 1
@@ -164,26 +169,28 @@ def _admit(known: contract.Contract, engine: contract.Engine, options: argparse.
 
 def _ready(engine: contract.Engine, pid: int | None) -> int:
     if engine.engine == "ollama":
-        from hearth.ollama import make_ready
+        from hearth.engines.ollama import make_ready
 
         # At once, or the journal would get the whole of a pull when it is over.
         seconds = make_ready(engine, pid, lambda line: print(f"hearth: {line}", flush=True))
     else:
-        from hearth.probe import wait_ready
+        from hearth.engines.probe import wait_ready
 
         seconds = wait_ready(engine, engine.start_timeout_s, pid)
-    from hearth import admission, service
+    from hearth.admission import admit
+    from hearth.engines import service
 
-    taken = admission.settle(engine, seconds, invocation=service.invocation(), host=admission.HOST)
+    taken = admit.settle(engine, seconds, invocation=service.invocation(), host=admit.HOST)
     took = f", and took {max(0.0, taken):.1f} GiB" if taken is not None else ""
     print(f"hearth: {engine.name} is ready after {seconds:.1f} s on {engine.base_url}{took}")
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from hearth import admission, examine, tables
+    from hearth.admission import admit
+    from hearth.cli import examine, tables
 
-    checks = examine.box(options.engines, examine.Places(host=admission.HOST))
+    checks = examine.box(options.engines, examine.Places(host=admit.HOST))
     if options.json:
         _print_json(checks)
     else:

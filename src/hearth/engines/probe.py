@@ -19,8 +19,9 @@ from typing import Any, Self
 
 import requests
 
-from hearth import holders, images
+from hearth.admission import holders
 from hearth.contract import Engine
+from hearth.engines import images
 from hearth.errors import EmptyAnswerError, EngineFailedError
 
 # Readiness is to be noticed within 100 ms; one probe costs about 2 ms (measured on loopback).

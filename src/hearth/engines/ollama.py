@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 import requests
 
-from hearth import probe
 from hearth.contract import Engine
+from hearth.engines import probe
 from hearth.errors import EngineFailedError
 
 Say = Callable[[str], None]

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from hearth import standing
+from hearth.cli import standing
 
 if TYPE_CHECKING:
-    from hearth.progress import Progress
+    from hearth.switching.progress import Progress
 
 # On anything but a terminal, how often the same phase is told of again.
 EVERY_S = 5.0

@@ -246,7 +246,7 @@ def containers(socket_path: Path = DOCKER_SOCKET) -> dict[str, str]:
     """
     import http.client
 
-    from hearth.images import DockerConnection
+    from hearth.engines.images import DockerConnection
 
     connection = DockerConnection(socket_path)
     try:

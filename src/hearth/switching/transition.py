@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hearth import admission, probe
+from hearth.admission import admit
 from hearth.contract import Contract, Engine
+from hearth.engines import probe
+from hearth.engines.units import Systemd, UnitState, log_tail
 from hearth.errors import EngineFailedError, HearthError, SystemdError
-from hearth.progress import Phase, Progress, Tell
-from hearth.units import Systemd, UnitState, log_tail
+from hearth.switching.progress import Phase, Progress, Tell
 
 # Beyond the engine's own time: docker's container removal and systemd's bookkeeping.
 _MARGIN_S = 30.0
-# The first start of an Ollama model fetches it, and ends by itself where nothing moves any more (hearth.ollama).
+# The first start of an Ollama model fetches it, and ends by itself where nothing moves any more (engines.ollama).
 _PULL_S = 86_400.0
 # What has no signal is asked for this often while it is waited for.
 _INTERVAL_S = 0.1
@@ -39,7 +40,7 @@ class Hand:
     systemd: Systemd
     contract: Contract
     key: str
-    host: admission.Host
+    host: admit.Host
     tell: Tell
 
     def report(self, progress: Progress) -> None:
@@ -169,7 +170,7 @@ async def memory_back(hand: Hand, engine: Engine) -> float:
     Raises EngineFailedError, with who holds what, where it does not come back.
     """
     begun = time.monotonic()
-    work = asyncio.ensure_future(asyncio.to_thread(admission.wait_for_memory, hand.contract, engine, host=hand.host))
+    work = asyncio.ensure_future(asyncio.to_thread(admit.wait_for_memory, hand.contract, engine, host=hand.host))
     await _told(hand, "memory", engine, work)
     return time.monotonic() - begun
 
@@ -182,7 +183,7 @@ async def start(hand: Hand, engine: Engine, timeout_s: float = 0.0) -> tuple[flo
     else. Raises EngineFailedError with the tail of the engine's log.
     """
     begun = time.monotonic()
-    limit_s = engine.start_timeout_s + admission.longest_wait_s(hand.contract, engine) + _MARGIN_S
+    limit_s = engine.start_timeout_s + admit.longest_wait_s(hand.contract, engine) + _MARGIN_S
     if engine.engine == "ollama":
         limit_s += engine.start_timeout_s + _PULL_S
     expected_s = hand.host.ledger.need(engine).load_s

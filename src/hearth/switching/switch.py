@@ -15,15 +15,18 @@ from pathlib import Path
 
 import msgspec
 
-from hearth import admission, images, journal, recovery, state, transition
-from hearth.change import Change
+from hearth import state
+from hearth.admission import admit
 from hearth.contract import Contract, Engine, read_key
+from hearth.engines import images
+from hearth.engines.units import Systemd, UnitState
 from hearth.errors import BusyError, EngineFailedError, HearthError, SystemdError
-from hearth.journal import Journal
-from hearth.plan import Plan, Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
-from hearth.progress import Tell, say_nothing
-from hearth.transition import Hand
-from hearth.units import Systemd, UnitState
+from hearth.switching import journal, recovery, transition
+from hearth.switching.change import Change
+from hearth.switching.journal import Journal
+from hearth.switching.plan import Plan, Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
+from hearth.switching.progress import Tell, say_nothing
+from hearth.switching.transition import Hand
 
 __all__ = ("LOCK", "Change", "Outcome", "box_lock", "foretell", "switch")
 
@@ -83,7 +86,7 @@ async def switch(
     dry: bool = False,
     lock_timeout_s: float = 60.0,
     tell: Tell = say_nothing,
-    host: admission.Host = admission.HOST,
+    host: admit.Host = admit.HOST,
 ) -> Outcome:
     """Carry out a change, or go back to what was; with ``dry`` only plan it.
 
@@ -98,9 +101,7 @@ async def switch(
         return await _Transaction(hand, change, target).run()
 
 
-async def foretell(
-    contract: Contract, changes: Sequence[Change], *, host: admission.Host = admission.HOST
-) -> list[Outcome]:
+async def foretell(contract: Contract, changes: Sequence[Change], *, host: admit.Host = admit.HOST) -> list[Outcome]:
     """What changes would do, one after the other, if nothing else happened on the box.
 
     Raises UnknownModelError, SystemdError, and EngineFailedError with what would keep one from beginning.
@@ -153,7 +154,7 @@ def _foresee(
     """
     contract = hand.contract
     target = contract.find(plan.target or "")
-    admission.preconditions(target, port=not now[target.unit].is_alive)
+    admit.preconditions(target, port=not now[target.unit].is_alive)
     images.require(target, hand.host.docker_socket)
     # How much an engine that still loads has taken already is not known. It serves nobody yet, so to stop it in vain
     # costs less than to refuse in vain.

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from hearth.contract import Contract, Engine
-from hearth.units import UnitState
+from hearth.engines.units import UnitState
 
 # Sums of tenths are not exact; a kilobyte decides nothing.
 _TINY_GIB = 1e-6

@@ -19,7 +19,7 @@ from hearth import state
 from hearth.errors import EngineFailedError, HearthError
 
 if TYPE_CHECKING:
-    from hearth.units import UnitState
+    from hearth.engines.units import UnitState
 
 # The lock is held while files and systemd are read, never while anything is waited for.
 _LOCK_TIMEOUT_S = 30.0

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth import journal, state
+from hearth import state
 from hearth.contract import Contract, Engine
 from hearth.errors import HearthError
+from hearth.switching import journal
 
 if TYPE_CHECKING:
-    from hearth.admission import Host
-    from hearth.ledger import Ledger, Source
+    from hearth.admission.admit import Host
+    from hearth.admission.ledger import Ledger, Source
+    from hearth.engines.units import UnitState
     from hearth.memory import Memory
-    from hearth.units import UnitState
 
-# The lock of hearth.switch (a test compares them); to import that one would take longer than all of `hearth status`.
+# The lock of switching.switch (a test compares them); to import that one would take longer than all of `hearth status`.
 LOCK = "switch.lock"
 
 
@@ -119,7 +120,7 @@ def pending(run: Path = state.RUN) -> Pending | None:
 
 def _doing(run: Path) -> str:
     """What the job does that is at it, where it is one."""
-    from hearth import job
+    from hearth.switching import job
 
     with suppress(HearthError):
         return next((one.words for one in job.current(run / job.FOLDER.name) if not one.holder), "")

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth import holders, ledger, memory, service, state
+from hearth import memory, state
+from hearth.admission import holders, ledger
+from hearth.admission.holders import Holder
+from hearth.admission.ledger import Ledger, Need
+from hearth.admission.starts import Start, Starts
+from hearth.admission.verdict import Admission, decide, wanted_gib
 from hearth.contract import Contract, Engine
+from hearth.engines import service
 from hearth.errors import EngineFailedError, HearthError
-from hearth.holders import Holder
-from hearth.ledger import Ledger, Need
 from hearth.memory import Memory
-from hearth.starts import Start, Starts
-from hearth.verdict import Admission, decide, wanted_gib
 
 if TYPE_CHECKING:
-    from hearth.units import UnitState
+    from hearth.engines.units import UnitState
 
 # How long memory may take to come back after a stop.
 PATIENCE_S = 60.0
@@ -44,7 +46,7 @@ _KEEP_S = 30.0
 
 def _ask_systemd(units: list[str]) -> Mapping[str, UnitState]:
     # Imported where needed: most starts have nothing to ask systemd, and D-Bus costs 40 ms.
-    from hearth.units import read_states
+    from hearth.engines.units import read_states
 
     return read_states(units)
 

@@ -3,7 +3,7 @@
 
 A job is a transient unit, made by ``systemd-run``: the command returns when the job's process is there, costs about
 10 ms, and needs none of the D-Bus library, which costs whoever only waits more than that. What the job does is in its
-file, which is replaced whole; whether it is alive, systemd knows. ``hearth.jobrun`` is the process.
+file, which is replaced whole; whether it is alive, systemd knows. ``hearth.switching.jobrun`` is the process.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Literal
 import msgspec
 
 from hearth import contract, state
-from hearth.change import Change
 from hearth.errors import HearthError, SystemdError
 from hearth.memory import MEMINFO_VARIABLE
-from hearth.progress import Progress
+from hearth.switching.change import Change
+from hearth.switching.progress import Progress
 
 FOLDER = state.RUN / "jobs"
 # How many files of jobs that ended are kept, for whoever still waits for them, and to look at.
@@ -177,7 +177,7 @@ def begin(changes: Sequence[Change], *, lock_timeout_s: float, folder: Path = FO
     # Services have no environment of whoever asks for them; this is the one variable that a change reads.
     environment = [f"--setenv={MEMINFO_VARIABLE}"] if MEMINFO_VARIABLE in os.environ else []
     # -P: nothing of this name in the folder where it starts may stand in for the package.
-    command = (sys.executable, "-P", "-m", "hearth.jobrun", str(path_of(ident, folder)))
+    command = (sys.executable, "-P", "-m", "hearth.switching.jobrun", str(path_of(ident, folder)))
     # Of this type: it returns when the process is there, and fails where it cannot be.
     options = ("--quiet", "--collect", "--service-type=exec", "--property=SyslogIdentifier=hearth", *environment)
     names = (f"--unit={job.unit}", f"--description=Hearth changes the engines: {job.asked}")

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from hearth import __version__, contract
-from hearth.change import DRAIN_S
+from hearth.switching.change import DRAIN_S
 
 # How long a change waits for another one to end; as long as the Ansible module does.
 WAIT_S = 60.0

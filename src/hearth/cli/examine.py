@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth import __version__, admission, contract, doctor, images, standing, transition
+from hearth import __version__, contract
+from hearth.admission import admit
+from hearth.cli import doctor, standing
+from hearth.cli.doctor import Check
 from hearth.contract import Contract, Engine
-from hearth.doctor import Check
+from hearth.engines import images
 from hearth.errors import ContractError, HearthError
+from hearth.switching import transition
 
 if TYPE_CHECKING:
-    from hearth.units import UnitState
+    from hearth.engines.units import UnitState
 
 _CDI_FOLDERS = (Path("/etc/cdi"), Path("/run/cdi"))
 _VENV = Path("/opt/hearth/venv")
@@ -29,7 +33,7 @@ _KIB_PER_GIB = 2**20
 class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Where a box is read. Tests have their own."""
 
-    host: admission.Host
+    host: admit.Host
     cdi: tuple[Path, ...] = _CDI_FOLDERS
     venv: Path = _VENV
 
@@ -112,12 +116,12 @@ def _key(path: str) -> Check:
 
 def _engines(known: Contract, states: Mapping[str, UnitState], places: Places) -> Iterator[Check]:
     engines = known.engines
-    models = {engine.name: _complaint(admission.preconditions, engine, port=False) for engine in engines}
+    models = {engine.name: _complaint(admit.preconditions, engine, port=False) for engine in engines}
     ports = {
         # Where the model is missing, admission does not come to the port.
         engine.name: ""
         if models[engine.name] or states[engine.unit].is_alive
-        else _complaint(admission.preconditions, engine)
+        else _complaint(admit.preconditions, engine)
         for engine in engines
     }
     yield from doctor.preconditions("models", models, f"all {len(engines)} on disk")
