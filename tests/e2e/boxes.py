@@ -124,7 +124,9 @@ class Box:
 
     def play_until_killed(self, task: str, seconds: float, *words: str, by: signal.Signals = signal.SIGKILL) -> None:
         """Start a play and kill it, with all it started here, ``seconds`` after the task begins, or says that line."""
-        with subprocess.Popen(self._command(words), start_new_session=True, **self._process()) as process:
+        # What a shell starts in the background ignores SIGINT, and so would what it starts in turn.
+        command = ["env", "--default-signal=INT", *self._command(words)]
+        with subprocess.Popen(command, start_new_session=True, **self._process()) as process:
             seen = []
             for line in process.stdout or ():
                 seen.append(line)
