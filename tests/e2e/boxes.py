@@ -95,6 +95,8 @@ class Box:
     def _process(self) -> dict[str, Any]:
         """How every Ansible of these tests is started: from the root, without a terminal, one stream of output."""
         settings = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "300"}
+        # Ansible does not flush: into a pipe, its lines would come in blocks of 8 KiB, long after what they tell.
+        settings["PYTHONUNBUFFERED"] = "1"
         return {
             "cwd": ROOT,
             "env": {**os.environ, **settings},
