@@ -147,11 +147,11 @@ drained:
   sample: 2
 seconds:
   description: >-
-    How long each part took, in seconds: for requests to end, for engines to stop, for memory to come back, for the
-    model to be ready, for its first answer. With O(also), together.
+    How long each part took, in seconds: for files to be brought, for requests to end, for engines to stop, for memory
+    to come back, for the model to be ready, for its first answer. With O(also), together.
   returned: success
   type: dict
-  sample: {drain: 3.2, stop: 1.2, memory: 0.4, load: 84.5, first: 0.9}
+  sample: {fetch: 0.0, drain: 3.2, stop: 1.2, memory: 0.4, load: 84.5, first: 0.9}
 memory:
   description: >-
     Memory of the box in GiB: all of it, what is available after the change, and what no model may take from the host.

@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 from boxes import ROOT, Box
 
+# Fixtures of the tests of downloads; a file of tests may have its own of the same name.
+from downloads import folder, hub, others_stay_untouched, repo  # noqa: F401
+
+# Those of the tests with engines of a Spark's size.
+from sampler import made, stage  # noqa: F401
+
 
 @pytest.fixture(scope="session")
 def lab() -> None:
@@ -18,8 +24,8 @@ def lab() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _make(name: str, folder: Path) -> Iterator[Box]:
-    box = Box(name, folder)
+def _make(name: str, where: Path) -> Iterator[Box]:
+    box = Box(name, where)
     shared = ROOT / "molecule/shared"
     box.ok(str(shared / "destroy.yml"))
     box.ok(str(shared / "create.yml"), str(shared / "prepare.yml"))
@@ -37,6 +43,6 @@ def fresh_box(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
 @pytest.fixture(scope="session")
 def box(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box that site.yml has finished; tests leave it as they found it."""
-    for made in _make("hearth-e2e", tmp_path_factory.mktemp("box")):
-        made.ok("site.yml")
-        yield made
+    for one in _make("hearth-e2e", tmp_path_factory.mktemp("box")):
+        one.ok("site.yml")
+        yield one

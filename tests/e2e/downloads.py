@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from boxes import ROOT
 
 from hearth.download import Patience, Progress, Request, Result, present
@@ -24,10 +26,50 @@ from server import TestHub
 
 __all__ = ["Blob", "Fault", "Repo", "Seen", "TestHub"]
 
+SHARD = "model-00001-of-00002.safetensors"
 # A test does not wait for what a person would wait for.
 QUICK = Patience(
     connect_s=2.0, read_s=1.0, tries=3, backoff_s=0.01, backoff_max_s=0.05, retry_after_max_s=5.0, xet_stall_s=1.0
 )
+
+
+@pytest.fixture
+def hub() -> Iterator[TestHub]:
+    made = TestHub()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def repo(hub: TestHub) -> Repo:
+    return hub.add("me/model", model())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "models" / "family" / "model"
+
+
+@pytest.fixture
+def others_stay_untouched(folder: Path) -> Iterator[None]:
+    """Beside the model's folder is one of a model that has nothing to do with it."""
+    other = folder.with_name("other")
+    other.mkdir(parents=True)
+    (other / "weights").write_bytes(noise(1000))
+    before = [(path, path.stat()) for path in other.rglob("*")]
+    yield
+    assert [(path, path.stat()) for path in other.rglob("*")] == before
+
+
+def sha256(hub: TestHub, path: str = SHARD) -> str:
+    """Of a file of ``me/model``."""
+    repo = hub.repos["me/model"]
+    return repo.commits[repo.branches["main"]][path].sha256
+
+
+def requests(hub: TestHub) -> list[str]:
+    """What the hub was asked."""
+    return [f"{one.method} {one.path}" for one in hub.script.asked()]
 
 
 def noise(size: int, seed: int = 0) -> bytes:

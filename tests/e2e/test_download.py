@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from downloads import Blob, Repo, Run, TestHub, ask, contents, model, noise, sentence
+from downloads import Blob, Repo, Run, TestHub, ask, contents, model, noise, requests, sentence
 
 from hearth.download import (
     ExtraFile,
@@ -18,27 +17,6 @@ from hearth.download import (
     present,
     read,
 )
-
-
-@pytest.fixture
-def hub() -> Iterator[TestHub]:
-    made = TestHub()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def repo(hub: TestHub) -> Repo:
-    return hub.add("me/model", model())
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "models" / "family" / "model"
-
-
-def requests(hub: TestHub) -> list[str]:
-    return [f"{one.method} {one.path}" for one in hub.script.asked()]
 
 
 def test_a_model_comes_whole_and_nothing_else_is_left(hub: TestHub, repo: Repo, folder: Path) -> None:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from downloads import ROOT, Fault, Repo, TestHub, ask, contents, model, noise, sentence
+from downloads import ROOT, Fault, Repo, TestHub, ask, contents, model, noise, requests, sentence
 
 from hearth.download import (
     absent,
@@ -22,27 +21,6 @@ from hearth.download import (
     verify,
 )
 from hearth.errors import HearthError
-
-
-@pytest.fixture
-def hub() -> Iterator[TestHub]:
-    made = TestHub()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def repo(hub: TestHub) -> Repo:
-    return hub.add("me/model", model())
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "models" / "family" / "model"
-
-
-def requests(hub: TestHub) -> list[str]:
-    return [f"{one.method} {one.path}" for one in hub.script.asked()]
 
 
 def test_nothing_to_do_offline_does_not_even_import_the_hub_library(hub: TestHub, repo: Repo, folder: Path) -> None:

@@ -42,11 +42,6 @@ def hub() -> Iterator[TestHub]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "models" / "family" / "model"
-
-
-@pytest.fixture
 def repo(hub: TestHub) -> Repo:
     return hub.add("me/model", model(weights=WEIGHTS))
 

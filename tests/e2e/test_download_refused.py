@@ -3,49 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from downloads import Blob, Fault, Repo, TestHub, ask, contents, model, noise, sentence
+from downloads import Blob, Fault, Repo, TestHub, ask, contents, model, sentence, sha256
 
 from hearth.download import ExtraFile, present
 
-SHARD = "model-00001-of-00002.safetensors"
 SIZE = 300_000
 
 
-@pytest.fixture
-def hub() -> Iterator[TestHub]:
-    made = TestHub()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def repo(hub: TestHub) -> Repo:
-    return hub.add("me/model", model(weights=SIZE))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The model's folder, beside a model that has nothing to do with it."""
-    other = tmp_path / "models" / "family" / "other"
-    other.mkdir(parents=True)
-    (other / "weights").write_bytes(noise(1000))
-    return tmp_path / "models" / "family" / "model"
-
-
-@pytest.fixture(autouse=True)
-def other_models_stay_untouched(folder: Path) -> Iterator[None]:
-    before = [(path, path.stat()) for path in folder.with_name("other").rglob("*")]
-    yield
-    assert [(path, path.stat()) for path in folder.with_name("other").rglob("*")] == before
-
-
-def sha256(hub: TestHub, path: str = SHARD) -> str:
-    repo = hub.repos["me/model"]
-    return repo.commits[repo.branches["main"]][path].sha256
+pytestmark = pytest.mark.usefixtures("others_stay_untouched")
 
 
 def test_the_token_does_not_follow_a_redirect_to_another_host(

@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 
 from ansible_collections.hearth.spark.plugins.action import active_model
+from ansible_collections.hearth.spark.plugins.plugin_utils import _turns
 
 VARIABLES = {"inventory_hostname": "spark", "ansible_python_interpreter": "/opt/hearth/venv/bin/python"}
 DONE = {"changed": True, "active": "scout"}
@@ -40,10 +41,14 @@ class Plugin:
             raise answer
         return dict(answer)
 
+    def display(self, line: str, *, stderr: bool) -> None:
+        assert not stderr, "the default callback's lines are for people"
+        self.shown.append(line)
+
     def run(self) -> dict[str, Any]:
         with (
             mock.patch.object(self.plugin, "_execute_module", self._execute_module),
-            mock.patch.object(active_model, "_display", SimpleNamespace(display=self.shown.append)),
+            mock.patch.object(_turns, "_display", self),
         ):
             result: dict[str, Any] = self.plugin.run(None, dict(VARIABLES))
         assert self.answers == []
@@ -57,7 +62,7 @@ class Plugin:
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr(active_model.time, "sleep", slept.append)
+    monkeypatch.setattr(_turns.time, "sleep", slept.append)
     return slept
 
 
@@ -65,7 +70,7 @@ def test_a_quick_change_is_one_execution_and_shows_nothing() -> None:
     plugin = Plugin(DONE)
 
     assert plugin.run() == DONE
-    assert plugin.arguments == [{"name": "scout", "wait": active_model.FIRST_TURN_S}]
+    assert plugin.arguments == [{"name": "scout", "wait": _turns.FIRST_TURN_S}]
     assert plugin.shown == []
 
 
@@ -75,8 +80,8 @@ def test_a_long_one_is_waited_for_in_turns_with_a_line_between_two() -> None:
     assert plugin.run() == DONE
     assert plugin.shown == ["[spark] stopping qwen", "[spark] loading scout, 5 of about 80 s"]
     assert plugin.arguments[1:] == [
-        {"name": "scout", "attach": "7/1", "wait": active_model.TURN_S},
-        {"name": "scout", "attach": "7/2", "wait": active_model.TURN_S},
+        {"name": "scout", "attach": "7/1", "wait": active_model.ActionModule.TURN_S},
+        {"name": "scout", "attach": "7/2", "wait": active_model.ActionModule.TURN_S},
     ]
 
 
@@ -116,7 +121,7 @@ class TestConnection:
         assert plugin.run() == DONE
         assert plugin.shown[-1] == "[spark] the connection was lost, and is tried again"
         assert plugin.arguments[1] == plugin.arguments[2]
-        assert pauses == [active_model.PAUSE_S]
+        assert pauses == [_turns.PAUSE_S]
 
     def test_one_that_stays_broken_says_that_the_change_goes_on_and_how_to_look(self, broken: Any) -> None:
         plugin = Plugin(goes_on(1, "loading scout"), broken, broken)

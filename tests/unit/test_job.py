@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hearth import contract, errors
+from hearth import contract, errors, jobs
 from hearth.switching import job
 from hearth.switching.change import Change
 from hearth.switching.job import Failure, Job, Result, Serving
@@ -36,7 +36,7 @@ RESULT = Result(
 
 
 class FakeRunner:
-    """systemd-run and systemctl, as switching.job asks them. Each unit has a process that lives until it is killed."""
+    """systemd-run and systemctl, as hearth.jobs asks them. Each unit has a process that lives until it is killed."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
@@ -64,7 +64,7 @@ class FakeRunner:
 @pytest.fixture(autouse=True)
 def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRunner]:
     fake = FakeRunner()
-    monkeypatch.setattr(job, "_run", fake)
+    monkeypatch.setattr(jobs, "_run", fake)
     yield fake
     fake.close()
 
@@ -153,7 +153,7 @@ class TestBegin:
         def refuse(*command: str) -> str:
             raise errors.SystemdError(f"{command[0]} failed: of the test")
 
-        monkeypatch.setattr(job, "_run", refuse)
+        monkeypatch.setattr(jobs, "_run", refuse)
 
         with pytest.raises(errors.SystemdError, match="systemd-run failed: of the test"):
             job.begin(TO_SCOUT, lock_timeout_s=60, folder=folder)
@@ -317,18 +317,18 @@ class TestPrograms:
         with pytest.raises(
             errors.SystemdError, match=r"no-such-program cannot be run \(.+\): is this a systemd host\?"
         ):
-            job._run("no-such-program", "show")
+            jobs._run("no-such-program", "show")
 
     def test_one_that_fails_is_told_with_its_own_words(self) -> None:
         with pytest.raises(errors.SystemdError, match=r"sh failed: Unit x is in the way$"):
-            job._run("sh", "-c", "echo Unit x is >&2; echo in the way >&2; exit 1")
+            jobs._run("sh", "-c", "echo Unit x is >&2; echo in the way >&2; exit 1")
 
     def test_one_that_fails_without_a_word_is_told_with_its_exit_code(self) -> None:
         with pytest.raises(errors.SystemdError, match=r"sh failed: exit code 3$"):
-            job._run("sh", "-c", "exit 3")
+            jobs._run("sh", "-c", "exit 3")
 
     def test_one_that_hangs_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(job, "_SYSTEMD_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(jobs, "_SYSTEMD_TIMEOUT_S", 0.1)
 
         with pytest.raises(errors.SystemdError, match=r"sleep said nothing within 0\.1 s"):
-            job._run("sleep", "30")
+            jobs._run("sleep", "30")

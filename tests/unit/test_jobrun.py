@@ -44,7 +44,7 @@ class TestCarryOut:
         assert [one.name for one in result.serving] == ["new", "embed"]
         assert (result.old, result.new) == ("main lane: old\nat boot: old\n", "main lane: new\nat boot: new\n")
         assert result.memory == {"total": 20.0, "available": 9.0, "floor": 4.0}
-        assert set(result.seconds) == {"drain", "stop", "memory", "load", "first"}
+        assert set(result.seconds) == {"fetch", "drain", "stop", "memory", "load", "first"}
 
     async def test_a_second_time_nothing_changes(self, box: Box) -> None:
         await jobrun.carry_out(box.contract, [TO_NEW], lock_timeout_s=0, host=box.host)
@@ -166,13 +166,13 @@ class TestRun:
         self, box: Box, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[str] = []
-        real = job.write
+        real = job.JOBS.write
 
         def write(now: Job, where: Path) -> None:
             seen.append(now.words)
             real(now, where)
 
-        monkeypatch.setattr(job, "write", write)
+        monkeypatch.setattr(job.JOBS, "write", write)
         with switch.box_lock(0, box.lock):
             holder = state.holder(box.lock)
             jobrun.run(_job(TO_NEW), folder, box.host)
@@ -195,7 +195,7 @@ class TestRun:
         failure = job.read("1", folder).failure
         assert failure is not None
         said = "the change to new ended by an error of Hearth's own (ZeroDivisionError('of the test'))"
-        assert failure.sentence == f"{said}: hearth status says more"
+        assert failure.sentence == f"{said}: hearth status says what runs"
         assert any("in broken" in line for line in failure.log)
 
     def test_a_file_that_cannot_be_written_does_not_stop_the_change(self, box: Box, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ class TestRun:
 
 
 def test_progress_of_a_phase_goes_on_without_a_new_step(folder: Path) -> None:
-    record = jobrun._Record(_job(TO_NEW), folder)
+    record = jobrun._Record(job.JOBS, _job(TO_NEW), folder)
 
     record.tell(Progress(phase="loading", engine="new"))
     record.tell(Progress(phase="loading", engine="new", elapsed_s=12))

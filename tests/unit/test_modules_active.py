@@ -17,6 +17,7 @@ from ansible.module_utils.testing import patch_module_args
 import hearth
 from ansible_collections.hearth.spark.plugins.modules import active_model
 from hearth import contract
+from hearth import jobs as hearth_jobs
 from hearth.switching import job, jobrun
 from hearth.switching.change import Change
 from hearth.switching.progress import Progress
@@ -53,7 +54,7 @@ def jobs(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     real = job.follow
     monkeypatch.setattr(job, "begin", made.begin)
     monkeypatch.setattr(job, "follow", lambda ident, **more: real(ident, **more, folder=made.folder))
-    monkeypatch.setattr(job, "_main_pid", lambda unit: 1 if made.held else 0)
+    monkeypatch.setattr(hearth_jobs, "_main_pid", lambda unit: 1 if made.held else 0)
     monkeypatch.setattr(jobrun, "Systemd", box.systemd)
     monkeypatch.setitem(jobrun.foretell.__kwdefaults__, "host", box.host)
     monkeypatch.setattr(contract, "load", lambda: box.contract)

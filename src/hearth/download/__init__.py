@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from hearth.download.manifest import Held, Manifest, held, read
 from hearth.download.meter import Progress, Tell, say_nothing
-from hearth.download.present import foretell, present, verify
+from hearth.download.present import foretell, present, settled, verify
 from hearth.download.remove import absent, prune
 from hearth.download.request import ExtraFile, Patience, Request, Result
 
@@ -30,5 +30,6 @@ __all__ = [
     "prune",
     "read",
     "say_nothing",
+    "settled",
     "verify",
 ]

@@ -14,6 +14,14 @@ class DownloadError(HearthError):
     """A model could not be brought, and trying again at once would not help. What came so far is kept."""
 
 
+class UncheckedError(DownloadError):
+    """The model in place is whole, but its hub cannot be asked whether it is still the one asked for: ``reason``."""
+
+    def __init__(self, sentence: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
 class TransientError(HearthError):
     """May go by. ``wait_s`` is what the other side asks for, 0 where it says nothing."""
 

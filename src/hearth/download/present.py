@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hearth.download import manifest, place, plan
-from hearth.download.errors import DownloadError, of_disk
+from hearth.download.errors import DownloadError, UncheckedError, of_disk
 from hearth.download.fetch import at_once, patiently
 from hearth.download.look import look
 from hearth.download.manifest import Asked, Manifest
@@ -47,6 +47,23 @@ def verify(request: Request, tell: Tell = say_nothing) -> Result:
     if wrong:
         return _present(request, tell, frozenset(wrong), known.commit)
     return _unchanged(known, begun)
+
+
+def settled(request: Request, *, ask: bool = False) -> Result | None:
+    """What ``present`` would answer, where that is clear at once: nothing is waited for, and nothing fetched.
+
+    With ``ask``, the hub may be asked what the revision is now. Raises HearthError; UncheckedError where all is there
+    but the hub does not say whether it is current.
+    """
+    begun = time.monotonic()
+    folder = _folder(request)
+    if Staging(folder).path.exists():
+        return None
+    known = manifest.read(folder)
+    asks = request.repo and not request.offline and (known is None or known.commit != request.revision)
+    if known is None or (asks and not ask):
+        return None
+    return _unchanged(known, begun) if _is_current(request, known, folder, Sources(request), say_nothing) else None
 
 
 def foretell(request: Request, tell: Tell = say_nothing) -> Result:
@@ -138,8 +155,9 @@ def _is_current(request: Request, known: Manifest, folder: Path, sources: Source
     try:
         return bool(known.commit == patiently(sources.hub.commit, Meter("asking"), tell, request.patience))
     except DownloadError as error:
-        raise DownloadError(
-            f"{error}; what is in {folder} is whole (commit {known.commit[:12]}): with offline it is used as it is"
+        raise UncheckedError(
+            f"{error}; what is in {folder} is whole (commit {known.commit[:12]}): with offline it is used as it is",
+            str(error),
         ) from None
 
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
-from hearth import contract, state
+from hearth import contract, jobs, state
 from hearth.admission import admit
 from hearth.contract import Contract
 from hearth.engines.units import Systemd, UnitState
 from hearth.errors import BusyError, HearthError, SystemdError
 from hearth.switching import job, switch
 from hearth.switching.change import Change
-from hearth.switching.job import Failure, Job, Result, Serving
+from hearth.switching.job import Job, Result, Serving
 from hearth.switching.plan import states_after
 from hearth.switching.progress import Progress, Tell, say_nothing
 from hearth.switching.switch import Outcome
@@ -89,14 +85,14 @@ def _result(
     known: Contract, outcomes: Sequence[Outcome], available_gib: float, up: Sequence[str], host: admit.Host
 ) -> Result:
     first = outcomes[0]
-    parts = ("drain", "stop", "memory", "load", "first")
+    parts = ("fetch", "drain", "stop", "memory", "load", "first")
     serving = [engine for engine in known.engines if engine.name in up]
     old, new = _sides(outcomes)
     return Result(
         changed=any(outcome.plan.changes or outcome.healed for outcome in outcomes),
         active=first.active or "none",
         before=first.plan.before,
-        actions=tuple(step for outcome in outcomes for step in outcome.plan.sentences()),
+        actions=tuple(step for outcome in outcomes for step in _steps(outcome)),
         healed=tuple(outcome.healed for outcome in outcomes if outcome.healed),
         drained=sum(outcome.drained for outcome in outcomes),
         seconds={part: round(sum(getattr(one, f"{part}_s") for one in outcomes), 3) for part in parts},
@@ -109,6 +105,12 @@ def _result(
         old=old,
         new=new,
     )
+
+
+def _steps(outcome: Outcome) -> list[str]:
+    """For a person: what is done, in its order."""
+    brought = [f"bring the files of {outcome.active}"] if outcome.fetched else []
+    return [*brought, *outcome.plan.sentences()]
 
 
 def _sides(outcomes: Sequence[Outcome]) -> tuple[str, str]:
@@ -132,61 +134,29 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-class _Record:
-    """The job's file, from its first moment to its end, and a line in the journal for each phase."""
-
-    def __init__(self, begun: Job, folder: Path) -> None:
-        self._job = begun
-        self._folder = folder
-
+class _Record(jobs.Record[Job]):
     def tell(self, progress: Progress) -> None:
-        before = self._job.progress
-        step = self._job.step
-        if before is None or (before.phase, before.engine) != (progress.phase, progress.engine):
-            step += 1
-            _say(progress.words)
-        self._write(progress=progress, step=step, holder="")
-
-    def waits_for(self, holder: str) -> None:
-        self._write(holder=holder)
-
-    def ended(self, *, result: Result | None = None, failure: Failure | None = None) -> None:
-        self._write(state="failed" if failure else "done", result=result, failure=failure, holder="")
-        _say(failure.sentence if failure else "done")
-
-    def _write(self, **fields: object) -> None:
-        self._job = msgspec.structs.replace(self._job, **fields)
-        # That nobody can be told is no reason to leave engines half changed.
-        with suppress(OSError):
-            job.write(self._job, self._folder)
+        before = self.job.progress
+        if before is not None and (before.phase, before.engine) == (progress.phase, progress.engine):
+            self.write(progress=progress)
+        else:
+            self.enter(progress.words, progress=progress, holder="")
 
 
 def run(begun: Job, folder: Path, host: admit.Host = admit.HOST) -> int:
     """Carry out a job; returns the exit code of its process."""
-    record = _Record(begun, folder)
+    record = _Record(job.JOBS, begun, folder)
     holder = state.holder(host.run / switch.LOCK.name)
     if holder:
-        record.waits_for(holder)
-    try:
-        known = contract.load()
-        result = asyncio.run(
-            carry_out(known, begun.changes, lock_timeout_s=begun.lock_timeout_s, tell=record.tell, host=host)
+        record.write(holder=holder)
+
+    def work() -> dict[str, object]:
+        told = carry_out(
+            contract.load(), begun.changes, lock_timeout_s=begun.lock_timeout_s, tell=record.tell, host=host
         )
-    except HearthError as error:
-        record.ended(failure=Failure(kind=type(error).__name__, sentence=str(error), log=error.log))
-        return 1
-    except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
-        trace = tuple(line for part in traceback.format_exception(error) for line in part.splitlines())
-        sentence = f"the change to {begun.asked} ended by an error of Hearth's own ({error!r}): hearth status says more"
-        record.ended(failure=Failure(sentence=sentence, log=trace))
-        return 1
-    record.ended(result=result)
-    return 0
+        return {"result": asyncio.run(told)}
+
+    return record.run(work, holder="")
 
 
 def main(arguments: Sequence[str]) -> int:

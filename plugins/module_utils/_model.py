@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the module ``model`` takes of one model, and what it says of several. PRIVATE to the collection."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from hearth.download import Request
+    from hearth.download.job import Outcome
+
+_EXTRA_FILE: dict[str, Any] = {
+    "url": {"type": "str", "required": True},
+    "path": {"type": "str", "required": True},
+    "sha256": {"type": "str", "default": ""},
+}
+# What belongs to one model alone.
+MODEL: dict[str, Any] = {
+    "path": {"type": "path", "required": True},
+    "repo": {"type": "str", "default": ""},
+    "revision": {"type": "str", "default": "main"},
+    "include": {"type": "list", "elements": "str", "default": []},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "extra_files": {"type": "list", "elements": "dict", "default": [], "options": _EXTRA_FILE},
+    "source": {"type": "str", "default": ""},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+}
+
+
+def request(module: AnsibleModule, one: dict[str, Any]) -> Request:
+    """One model as the download is asked for it."""
+    from hearth.download import ExtraFile, Request
+
+    params = module.params
+    uid = gid = -1
+    owner, group = one["owner"] or params["owner"], one["group"] or params["group"]
+    try:
+        if owner:
+            entry = pwd.getpwnam(owner)
+            uid, gid = entry.pw_uid, entry.pw_gid
+        if group:
+            gid = grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        module.fail_json(msg=f"the box has no such user or group ({error.args[0]}): correct owner and group")
+    return Request(
+        folder=one["path"],
+        repo=one["repo"],
+        revision=one["revision"],
+        include=tuple(one["include"]),
+        exclude=tuple(one["exclude"]),
+        extra_files=tuple(ExtraFile(**extra) for extra in one["extra_files"]),
+        source=one["source"],
+        endpoint=params["endpoint"],
+        token_file=params["token_file"] or "",
+        offline=params["offline"],
+        uid=uid,
+        gid=gid,
+        reserve_bytes=round(params["reserve_gib"] * 2**30),
+        workers=params["workers"],
+        xet=params["xet"],
+    )
+
+
+def settled(requests: Sequence[Request]) -> list[Outcome] | None:
+    """All of them, where nothing has to be asked or done: that needs no job."""
+    from hearth.download import settled
+    from hearth.download.job import Outcome
+
+    outcomes = []
+    for request in requests:
+        result = settled(request)
+        if result is None:
+            return None
+        outcomes.append(Outcome(folder=request.folder, result=result))
+    return outcomes
+
+
+def foretold(requests: Sequence[Request], token: str | None, keep: bool) -> list[Outcome]:
+    from msgspec.structs import replace
+
+    from hearth.download import jobrun
+
+    if token:
+        # A file that only this process has.
+        descriptor = os.memfd_create("token")
+        os.write(descriptor, token.encode())
+        requests = [replace(one, token_file=f"/proc/self/fd/{descriptor}") for one in requests]
+    return jobrun.foretold(requests, keep=keep)
+
+
+def removed(path: str, *, check: bool) -> Outcome:
+    """A model that is gone, or would be. Raises HearthError, also where an engine uses it."""
+    from hearth.download import absent
+    from hearth.download.job import Outcome, state_of
+    from hearth.engines import uses
+    from hearth.errors import HearthError
+
+    before = state_of(path)
+    result = absent(path, foretell=True)
+    if not result.changed:
+        return Outcome(folder=path, result=result)
+    running, others = uses.of(path)
+    if running:
+        raise HearthError(
+            f"{path} is in use by {' and '.join(running)}: stop that first (hearth stop {running[0]}), then remove it"
+        )
+    if not check:
+        result = absent(path)
+    lost = " and ".join(others)
+    warning = (
+        f"{lost} cannot start any more without {path}: take it off the box's engines, or run site.yml" if lost else ""
+    )
+    return Outcome(folder=path, result=result, warning=warning, before=before, after="nothing")
+
+
+def pruned(path: str, *, check: bool) -> Outcome:
+    from hearth.download import prune
+    from hearth.download.job import Outcome, cut_off
+
+    result = prune(path, foretell=check)
+    before = cut_off(result) if result.changed else ""
+    return Outcome(folder=path, result=result, before=before, after="nothing")
+
+
+def exit_json(module: AnsibleModule, outcomes: Sequence[Outcome]) -> NoReturn:
+    """Say what became of each model, or would in check mode."""
+    import msgspec
+
+    from hearth.download.job import sentence
+
+    state = module.params["state"]
+    warnings = [one.warning for one in outcomes if one.warning]
+    if state in ("present", "verified"):
+        warnings += _old_files_in_use(outcomes)
+    results = [one.result for one in outcomes]
+    changed = [one for one in outcomes if one.result.changed]
+    failures = [one.failure for one in outcomes if one.failure]
+    said = {
+        "changed": bool(changed),
+        "models": [{"path": one.folder, **msgspec.to_builtins(one.result), "msg": one.failure} for one in outcomes],
+        "bytes_total": sum(one.bytes_total for one in results),
+        "bytes_fetched": sum(one.bytes_fetched for one in results),
+        "freed": sum(one.freed for one in results),
+        "seconds": round(sum(one.seconds for one in results), 3),
+        "lines": [sentence(one, state, foretold=module.check_mode) for one in outcomes],
+        "diff": {
+            "before": "".join(f"{one.folder}: {one.before}\n" for one in changed),
+            "after": "".join(f"{one.folder}: {one.after}\n" for one in changed),
+        },
+    }
+    if module.params["path"] and outcomes:
+        said["commit"] = results[0].commit
+    for warning in dict.fromkeys(warnings):
+        module.warn(warning)
+    if failures:
+        module.fail_json(msg="; ".join(dict.fromkeys(failures)), **said)
+    module.exit_json(**said)
+    raise AssertionError
+
+
+def _old_files_in_use(outcomes: Sequence[Outcome]) -> list[str]:
+    """A sentence for each engine that runs with files that are replaced now, or would be."""
+    from hearth.engines import uses
+
+    replaced = [one.folder for one in outcomes if one.result.changed and one.result.fetched and one.before != "nothing"]
+    return [
+        f"{name} runs with the old files of {folder} until it is started again"
+        for folder in replaced
+        for name in uses.of(folder)[0]
+    ]
