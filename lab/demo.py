@@ -7,6 +7,7 @@ changed. All output of Ansible goes to .demo/demo.log.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,7 +33,10 @@ BOX = "hearth-demo"
 PORT = 8009
 QUESTION = "What does a hearth do?"
 MARK = "/etc/hearth-lab-prepared"
-KEY_FILE = "/etc/hearth/secrets/engine.env"
+KEY_NAME = "demo"
+
+# All questions go to this machine's loopback: a proxy of the environment has no part in them.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 INVENTORY_TEXT = """\
 # The demo's box, as a user would describe a Spark. Made by `make demo`; try your own changes with
@@ -44,9 +48,8 @@ sparks:
       ansible_connection: community.docker.docker
       ansible_host: {box}
       ansible_python_interpreter: /usr/bin/python3
-      # The lab's own: which port of this machine leads in, and the door that waits for the gateway.
+      # The lab's own: which port of this machine leads in.
       lab_box_port: {port}
-      lab_door: true
       lab_cache: "{{{{ inventory_dir }}}}/../.cache/lab"
       layout_user: spark
       engines_gpu: none
@@ -139,7 +142,7 @@ def play(title: str, advice: str, *words: str) -> int:
 
 def preparation() -> str:
     """Return a hash of everything that prepare.yml brings into the box."""
-    files = [ROOT / "molecule/shared/prepare.yml", LAB / "door.py", LAB / "hearth-lab-door.service"]
+    files = [ROOT / "molecule/shared/prepare.yml"]
     files += [CACHE / "ca/ca.crt", *sorted((CACHE / "models").rglob("*.gguf"))]
     files += sorted(Path("/usr/local/share/ca-certificates").glob("*.crt"))
     digest = hashlib.sha256()
@@ -164,14 +167,25 @@ def bring_box(advice: str) -> int:
     return changes
 
 
-def read_key() -> str:
-    """Return the key that the engines want."""
-    text = docker("exec", BOX, "cat", KEY_FILE) or ""
-    for line in text.splitlines():
-        name, _, value = line.partition("=")
-        if name == "LLAMA_API_KEY":
-            return value.strip().strip('"')
-    fail("reading the key", f"There is no LLAMA_API_KEY in {KEY_FILE} of the box: look at the role engines.")
+def a_key(url: str) -> str:
+    """Return a key for the gateway: that of an earlier run while it is good, else a new one."""
+    if ENV.exists():
+        kept = dict(line.split("=", 1) for line in ENV.read_text(encoding="utf-8").splitlines() if "=" in line)
+        key = kept.get("HEARTH_API_KEY", "")
+        with contextlib.suppress(OSError), OPENER.open(request(f"{url}/v1/models", key), timeout=10):
+            return key
+    docker("exec", BOX, "hearth", "keys", "revoke", KEY_NAME)
+    made = docker("exec", BOX, "hearth", "keys", "add", KEY_NAME)
+    if not made:
+        fail("making a key", f"'docker exec {BOX} hearth keys add {KEY_NAME}' says why.")
+    return made
+
+
+def request(url: str, key: str, body: dict[str, Any] | None = None) -> urllib.request.Request:
+    """A request to the gateway."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    data = json.dumps(body).encode() if body is not None else None
+    return urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 - the address is our own
 
 
 def ask(url: str, key: str, model: str) -> str:
@@ -183,17 +197,10 @@ def ask(url: str, key: str, model: str) -> str:
         "frequency_penalty": 1.5,
         "messages": [{"role": "user", "content": QUESTION}],
     }
-    request = urllib.request.Request(  # noqa: S310 - the address is our own
-        f"{url}/v1/chat/completions",
-        data=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-    )
-    # The question goes to this machine's loopback: a proxy of the environment has no part in it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     reason = ""
     for _ in range(20):
         try:
-            with opener.open(request, timeout=60) as response:
+            with OPENER.open(request(f"{url}/v1/chat/completions", key, body), timeout=60) as response:
                 answer: dict[str, Any] = json.load(response)
             return str(answer["choices"][0]["message"]["content"]).strip()
         except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
@@ -231,7 +238,8 @@ def up() -> None:
     changes += play("site.yml: from a fresh machine to an inference server", again, "site.yml")
     changes += play("switch.yml: from tiny-a to tiny-b", again, "switch.yml", "-e", "model=tiny-b")
     say("== A question")
-    url, key = f"http://127.0.0.1:{port}", read_key()
+    url = f"http://127.0.0.1:{port}"
+    key = a_key(url)
     answer = ask(url, key, "tiny-b")
     write_private(ENV, f"HEARTH_URL={url}\nHEARTH_API_KEY={key}\nHEARTH_BOX={BOX}\n")
     report(url, key, answer, changes, time.monotonic() - started)
@@ -253,7 +261,8 @@ def report(url: str, key: str, answer: str, changes: int, seconds: float) -> Non
 Try next
   . .demo/env
   curl -N $HEARTH_URL/v1/chat/completions -H "Authorization: Bearer $HEARTH_API_KEY" \\
-    -d '{{"model": "tiny-b", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+    -d '{{"model": "tiny-a", "stream": true, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+  (tiny-a does not run: the request wakes it.)
   .venv/bin/ansible-playbook -i .demo/inventory.yml switch.yml -e model=tiny-a
   docker exec {BOX} systemctl status 'hearth-engine-*'
   make demo-down""")

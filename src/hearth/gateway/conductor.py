@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the scheduler, which only decides, and the world: tells it what happens, and carries out what it wants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Protocol
+
+from hearth.errors import HearthError
+from hearth.gateway.replies import Refusal
+from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Effect, Grant, Refuse, Stop
+from hearth.gateway.scheduler.events import (
+    AdminLoad,
+    Arrived,
+    Closing,
+    Event,
+    HoldBegan,
+    HoldEnded,
+    Left,
+    Loaded,
+    LoadFailed,
+    Stopped,
+    Tick,
+    UnitChanged,
+)
+from hearth.gateway.scheduler.scheduler import Scheduler
+from hearth.gateway.scheduler.spec import Phase
+from hearth.gateway.scheduler.view import EngineView
+
+# Done when a request may go to its engine.
+Turn = asyncio.Future[None]
+
+_log = logging.getLogger(__name__)
+
+# What a request is told when its time at the engine is over.
+CUT = Refusal(
+    503,
+    "drained",
+    "The model had to make room, and this answer was not finished within the time for that: ask again.",
+    retry_after_s=1,
+)
+
+
+class Hands(Protocol):
+    """What carries out transactions on the box."""
+
+    async def begin(self, engine: str, evict: tuple[str, ...]) -> Loaded | LoadFailed:
+        """Stop ``evict``, wait for their memory, start ``engine``, wait until it answers."""
+
+    async def cancel(self, engine: str) -> None:
+        """Have the ``begin`` of this engine under way end soon, as cancelled."""
+
+    async def stop(self, engine: str) -> None:
+        """Stop an engine. Raises HearthError."""
+
+    async def phases(self, engines: Iterable[str]) -> Mapping[str, Phase]:
+        """What systemd says of these engines now. Raises HearthError."""
+
+
+class Conductor:
+    """One scheduler and its effects.
+
+    ``heard`` is called with every event and effect, for metrics and for who listens to them.
+    """
+
+    def __init__(self, scheduler: Scheduler, hands: Hands, heard: Callable[[Event | Effect], None]) -> None:
+        self.scheduler = scheduler
+        self._hands = hands
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[Event] = deque()
+        self._telling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+        self._turns: dict[str, Turn] = {}
+        self._cuts: dict[str, Callable[[], None]] = {}
+        self._holds: dict[str, asyncio.Future[int]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Of requests
+
+    def ask(self, request: str, engine: str, on_cut: Callable[[], None], patience_s: float = math.inf) -> Turn:
+        """Ask for a turn at the engine: done already where it is ready. Whatever comes of it, ``release`` ends it.
+
+        ``on_cut`` is called where the request has to end before its time. The turn raises Refusal.
+        """
+        turn = self._turns[request] = self._loop.create_future()
+        self._cuts[request] = on_cut
+        self.tell(Arrived(request, engine, patience_s))
+        return turn
+
+    async def load(self, request: str, engine: str) -> None:
+        """Wait until an administrator's wish is fulfilled; who leaves does not take it back. Raises Refusal."""
+        turn = self._turns[request] = self._loop.create_future()
+        self._cuts[request] = _nothing
+        try:
+            self.tell(AdminLoad(request, engine))
+            await turn
+        finally:
+            self.release(request)
+
+    def release(self, request: str) -> None:
+        """The request is over, or waits no longer. Once more does no harm."""
+        self._turns.pop(request, None)
+        if self._cuts.pop(request, None) is not None:
+            self.tell(Left(request))
+
+    # Of other processes that change engines
+
+    async def hold(self, hold: str, engines: tuple[str, ...], deadline_s: float) -> int:
+        """Let nobody new to these engines until ``let_go``; returns once nothing is in flight there any more.
+
+        The number is of those that were cut at the deadline.
+        """
+        drained: asyncio.Future[int] = self._loop.create_future()
+        self._holds[hold] = drained
+        self.tell(HoldBegan(hold, engines, deadline_s))
+        return await drained
+
+    def let_go(self, hold: str) -> None:
+        """The other process is done, or gone."""
+        self._holds.pop(hold, None)
+        self.tell(HoldEnded(hold))
+
+    # Of all
+
+    def tell(self, event: Event) -> None:
+        """Something happened. What is told while effects are carried out comes after them."""
+        self._events.append(event)
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                self._heard(event)
+                for effect in self.scheduler.handle(event, self._loop.time()):
+                    self._heard(effect)
+                    self._do(effect)
+        finally:
+            self._telling = False
+        self._arm()
+
+    def close(self) -> None:
+        """Let nobody in any more: who waits is refused, what is in flight goes on."""
+        self.tell(Closing())
+
+    def view(self) -> tuple[EngineView, ...]:
+        """How things stand with every engine now."""
+        return self.scheduler.view(self._loop.time())
+
+    def _arm(self) -> None:
+        due = self.scheduler.due()
+        due = math.inf if due is None else due
+        if due == self._due and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due = due
+        if due < math.inf:
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.tell(Tick())
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Grant(request=request):
+                turn = self._turns.get(request)
+                if turn is not None and not turn.done():
+                    turn.set_result(None)
+            case Refuse(request=request):
+                self._cuts.pop(request, None)
+                turn = self._turns.get(request)
+                if turn is not None and not turn.done():
+                    turn.set_exception(_refusal(effect))
+            case Cut(request=request):
+                call = self._cuts.get(request)
+                if call is not None:
+                    call()
+            case Drained(hold=hold, left=left):
+                drained = self._holds.get(hold)
+                if drained is not None and not drained.done():
+                    drained.set_result(left)
+            case Begin(engine=engine, evict=evict):
+                self._spawn(self._begin(engine, evict))
+            case Stop(engine=engine):
+                self._spawn(self._stop(engine))
+            case CancelLoad(engine=engine):
+                self._spawn(self._hands.cancel(engine))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _begin(self, engine: str, evict: tuple[str, ...]) -> None:
+        result: Loaded | LoadFailed
+        try:
+            result = await self._hands.begin(engine, evict)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+            reason = f"the start of {engine} ended by an error of Hearth's own ({error!r})"
+            _log.error(reason, exc_info=error)
+            result = LoadFailed(engine, "failed", reason)
+        await self._look_again((engine, *evict))
+        self.tell(result)
+
+    async def _stop(self, engine: str) -> None:
+        try:
+            await self._hands.stop(engine)
+        except HearthError as error:
+            _log.warning("%s", error)
+        except Exception:  # noqa: BLE001 - the scheduler waits for the end of it, whatever it was
+            _log.exception("the stop of %s ended by an error of Hearth's own", engine)
+        await self._look_again((engine,))
+        self.tell(Stopped(engine))
+
+    async def _look_again(self, engines: tuple[str, ...]) -> None:
+        """The result of a transaction comes after the states it led to, whether their signals came yet or not."""
+        try:
+            for name, phase in (await self._hands.phases(engines)).items():
+                self.tell(UnitChanged(name, phase))
+        except HearthError as error:
+            _log.warning("%s", error)
+
+
+def _nothing() -> None:
+    """An administrator's wish has nothing in flight that could be cut."""
+
+
+def _refusal(effect: Refuse) -> Refusal:
+    log = tuple(effect.log.splitlines())
+    return Refusal(effect.status, effect.code, effect.reason, retry_after_s=effect.retry_after_s, log=log)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the gateway counts, for Prometheus, and the engines' own metrics beside it with a label ``model``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
+# Seconds: a warm request waits for nothing, a large model takes minutes to load.
+_WAITS = (0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
+
+
+class Metrics:
+    """The gateway's own figures. Names of keys are labels, never keys."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "hearth_requests",
+            "Requests answered, by HTTP status (499: the client left).",
+            ("model", "key", "code"),
+            registry=self.registry,
+        )
+        self._bytes = Counter("hearth_bytes", "Bytes of bodies.", ("model", "key", "direction"), registry=self.registry)
+        self._tokens = Counter(
+            "hearth_tokens", "Tokens, where the engine says them.", ("model", "key", "kind"), registry=self.registry
+        )
+        self._waits = Histogram(
+            "hearth_wait_seconds",
+            "From the request to its turn at the engine.",
+            ("model",),
+            buckets=_WAITS,
+            registry=self.registry,
+        )
+        self._loads = Histogram(
+            "hearth_load_seconds",
+            "Good loads, until the engine was ready.",
+            ("model",),
+            buckets=_WAITS,
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "hearth_load_failures", "Loads that failed.", ("model", "kind"), registry=self.registry
+        )
+        self._switches = Counter(
+            "hearth_switches", "Starts for which other engines were stopped.", registry=self.registry
+        )
+        self.in_flight = Gauge("hearth_in_flight", "Requests at an engine.", ("model",), registry=self.registry)
+        self.waiting = Gauge("hearth_waiting", "Requests that wait for an engine.", ("model",), registry=self.registry)
+        self.up = Gauge("hearth_engine_ready", "1 where the engine is ready.", ("model",), registry=self.registry)
+        self._bound: dict[tuple[str, str, int], tuple[Counter, Counter, Counter]] = {}
+        self.available = Gauge("hearth_memory_available_bytes", "MemAvailable of the box.", registry=self.registry)
+
+    def answered(self, model: str, key: str, code: int, bytes_in: int, bytes_out: int) -> None:
+        """A request came to its end."""
+        bound = self._bound.get((model, key, code))
+        if bound is None:
+            # Looking labels up costs as much as all the rest of this.
+            bound = self._bound[model, key, code] = (
+                self._requests.labels(model, key, str(code)),
+                self._bytes.labels(model, key, "in"),
+                self._bytes.labels(model, key, "out"),
+            )
+        count, taken, given = bound
+        count.inc()
+        taken.inc(bytes_in)
+        given.inc(bytes_out)
+
+    def used(self, model: str, key: str, prompt: int, completion: int) -> None:
+        """Tokens, as the engine counted them."""
+        self._tokens.labels(model, key, "prompt").inc(prompt)
+        self._tokens.labels(model, key, "completion").inc(completion)
+
+    def waited(self, model: str, seconds: float) -> None:
+        self._waits.labels(model).observe(seconds)
+
+    def loaded(self, model: str, seconds: float) -> None:
+        self._loads.labels(model).observe(seconds)
+
+    def load_failed(self, model: str, kind: str) -> None:
+        self._failures.labels(model, kind).inc()
+
+    def switched(self) -> None:
+        self._switches.inc()
+
+    def page(self, engines: Mapping[str, str]) -> bytes:
+        """The page of metrics; ``engines`` has the pages of the engines, by model."""
+        return generate_latest(self.registry) + relabelled(engines).encode()
+
+
+_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?([ \t].+)")
+_MODEL = re.compile(r"(^|,)\s*model=")
+
+
+def relabelled(pages: Mapping[str, str]) -> str:
+    """The engines' pages as one: each sample with the label ``model``, each family's head once.
+
+    An engine's own label of that name becomes ``exported_model``, as Prometheus has it. The names stay as they are,
+    which prometheus_client's parser would change for counters that do not end in "_total".
+    """
+    heads: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for model, page in pages.items():
+        family = ""
+        begun: set[str] = set()
+        for line in page.splitlines():
+            words = line.split(maxsplit=3)
+            if line.startswith("#"):
+                if len(words) > 2 and words[1] in {"HELP", "TYPE"}:
+                    family = words[2]
+                    if family not in begun and family not in heads:
+                        begun.add(family)
+                        heads[family] = []
+                    if family in begun:
+                        heads[family].append(line)
+            elif found := _SAMPLE.fullmatch(line):
+                name, labels, rest = found.groups()
+                labels = _MODEL.sub(r"\1exported_model=", labels.rstrip(",")) + "," if labels else ""
+                of = family if family and name.startswith(family) else name
+                samples.setdefault(of, []).append(f'{name}{{{labels}model="{model}"}}{rest}')
+    lines = (line for family, given in samples.items() for line in (*heads.get(family, ()), *given))
+    return "".join(f"{line}\n" for line in lines)

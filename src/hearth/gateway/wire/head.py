@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head of a request: strictly read, once, by llhttp and by rules of our own that llhttp leaves open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httptools
+
+from hearth.gateway.replies import Refusal
+from hearth.gateway.wire.limits import Limits
+
+END = b"\r\n\r\n"
+# llhttp also takes RTSP and ICE, HTTP/0.9 and 2.0, two spaces, and a fragment.
+_REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
+_ORIGIN_OF_ABSOLUTE = re.compile(rb"https?://[^/?]+", re.IGNORECASE)
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# More digits than any limit has, fewer than overflow anything.
+_MAX_DIGITS = 18
+
+
+class Headers:
+    """The fields of a head, in their order, names in lower case, values as they came."""
+
+    __slots__ = ("_first", "pairs")
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.pairs = pairs
+        self._first = dict(reversed(pairs))
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a name (in lower case)."""
+        return self._first.get(name)
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a name (in lower case)."""
+        return [value for one, value in self.pairs if one == name]
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._first
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+class Head:
+    """One request's head.
+
+    ``length`` is the body's size in bytes, None for a chunked one. ``keep`` says whether the client wants the
+    connection for more, ``expects`` whether it waits for 100 before it sends its body.
+    """
+
+    __slots__ = ("expects", "headers", "http10", "keep", "length", "method", "target")
+
+    def __init__(self, method: str, target: bytes, http10: bool, headers: Headers) -> None:
+        self.method = method
+        self.target = target
+        self.http10 = http10
+        self.headers = headers
+        self.length = _body_length(headers, http10=http10)
+        connection = headers.get(b"connection")
+        # A client of HTTP/1.0 gets one answer: what it may be sent in which framing is not worth knowing.
+        self.keep = not http10 and (connection is None or b"close" not in connection.lower())
+        self.expects = b"expect" in headers and not http10 and self.length != 0
+
+
+class _Sink:
+    """Where llhttp puts the fields."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name.lower(), value.rstrip(b" \t")))
+
+
+def malformed(what: str) -> Refusal:
+    """The refusal of bytes that are not a request."""
+    return Refusal(400, "malformed_request", f"The request is not well-formed HTTP/1.1: {what}. Send it again as such.")
+
+
+def parse(raw: bytes, limits: Limits) -> Head:
+    """Read a head; ``raw`` ends with the first empty line of the connection's bytes. Raises Refusal."""
+    line = _REQUEST_LINE.match(raw)
+    if line is None:
+        raise malformed("its first line is none of that protocol")
+    sink = _Sink()
+    try:
+        httptools.HttpRequestParser(sink).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        # The fields are whole by now. Whether the upgrade is ignored or refused is decided below.
+        pass
+    except httptools.HttpParserError as error:
+        raise malformed(str(error).rstrip(".")) from error
+    headers = Headers(sink.pairs)
+    if len(sink.pairs) > limits.max_headers:
+        raise Refusal(431, "too_many_headers", f"The request has more than {limits.max_headers} header fields.")
+    method = line[1].decode()
+    if method not in _METHODS:
+        raise Refusal(501, "unknown_method", f"The method {method} is not served here.")
+    http10 = line[3] == b"0"
+    hosts = len(headers.all(b"host"))
+    if hosts > 1 or (hosts == 0 and not http10):
+        raise malformed("it needs exactly one Host field")
+    if b"websocket" in (headers.get(b"upgrade") or b"").lower():
+        raise Refusal(400, "no_upgrade", "WebSockets are not served here: use the HTTP API.")
+    return Head(method, _origin_form(line[2]), http10, headers)
+
+
+def has_bare_line_feed(data: bytes) -> bool:
+    """Whether these bytes can be no head of ours, so that its end need not be waited for."""
+    return _BARE_LINE_FEED.search(data) is not None
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path and query of a request target. Raises Refusal."""
+    if target[:1] == b"/":
+        return target
+    absolute = _ORIGIN_OF_ABSOLUTE.match(target)
+    if absolute is None:
+        raise malformed("its target is no path")
+    rest = target[absolute.end() :]
+    return rest if rest[:1] == b"/" else b"/" + rest
+
+
+def _body_length(headers: Headers, *, http10: bool) -> int | None:
+    """The body's length in bytes, None for a chunked one. Raises Refusal.
+
+    llhttp refuses conflicts too, but its leniencies have changed between versions; this does not.
+    """
+    length = headers.get(b"content-length")
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None or http10 or len(headers.all(b"transfer-encoding")) > 1:
+            raise malformed("Transfer-Encoding stands beside another framing")
+        if coding.lower() != b"chunked":
+            raise Refusal(501, "unknown_transfer_coding", "Of the transfer codings only chunked is served here.")
+        return None
+    if length is None:
+        return 0
+    if not (length.isdigit() and length.isascii() and len(length) <= _MAX_DIGITS):
+        raise malformed("Content-Length is no number")
+    if len(headers.all(b"content-length")) > 1:
+        raise malformed("it has two Content-Length fields")
+    return int(length)

@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections to engines: the answer's bytes go to the client as they are, parsed only to find their end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol, cast
+
+import httptools
+
+from hearth.gateway.replies import DONE_EVENT, Refusal, event_of
+from hearth.gateway.wire.exchange import EVENT_STREAM, STATUS_LINES, Exchange
+from hearth.gateway.wire.head import END
+
+_MAX_HEAD = 64 * 1024
+_MAX_COLLECTED = 64 * 1024
+_WRITE_HIGH = 256 * 1024
+_ONE_WRITE = 64 * 1024
+# What stays of an answer to look for its usage: the last reads, and the last bytes of each.
+_RECENT_READS = 4
+_TAIL = 4096
+# The fields of an answer's head that decide something here; those that belong to the connection do not go on.
+_NOTED = frozenset(
+    {b"content-length", b"transfer-encoding", b"content-type", b"connection", b"keep-alive", b"proxy-connection"}
+    | {b"upgrade", b"x-request-id"}
+)
+_DROPPED = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"x-request-id"})
+_DROPPED_LINES = re.compile(
+    rb"^(?:connection|keep-alive|proxy-connection|upgrade|x-request-id):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE
+)
+_CODING_LINES = re.compile(rb"^(?:transfer-encoding|content-length):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
+_NO_BODY = frozenset({204, 304})
+_BETWEEN = frozenset({100, 102, 103})
+
+
+class Keeper(Protocol):
+    """What a connection asks of the pool it came from."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def give(self, upstream: Upstream) -> None:
+        """Its answer was whole, it may be asked again."""
+
+    def discard(self, upstream: Upstream) -> None:
+        """It is lost."""
+
+
+class EngineGoneError(Refusal):
+    """An engine could not be reached, or ended before a byte of its answer: nothing was sent to the client yet."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(502, "engine_gone", sentence, retry_after_s=1)
+
+
+class StaleError(EngineGoneError):
+    """A connection kept for reuse had been closed by the engine."""
+
+
+class _Phase(IntEnum):
+    IDLE = 0
+    HEAD = 1
+    FIXED = 2
+    CHUNKED = 3
+    DECODED = 4
+    CLOSE = 5
+    OVER = 6
+
+
+class _Decoding:
+    """Where llhttp puts an answer whose chunks are taken off."""
+
+    def __init__(self, upstream: Upstream, emit: Callable[[bytes], None]) -> None:
+        self.on_header = upstream.on_header
+        self.on_message_begin = upstream.on_message_begin
+        self.on_message_complete = upstream.on_message_complete
+        self.on_body = emit
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to an engine, with at most one exchange on it."""
+
+    def __init__(self, pool: Keeper, address: tuple[str, int]) -> None:
+        self._pool = pool
+        self.address = address
+        self.idle_since = 0.0
+        self.reused = False
+        self._phase = _Phase.IDLE
+        self._lost = False
+        self._held = False
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is _Phase.CHUNKED:
+            try:
+                self._feed(data)
+            except httptools.HttpParserError:
+                self._broken("sent what is not HTTP")
+                return
+            if self._surplus:
+                self._broken("sent more than its answer")
+                return
+            self._recent.append(data)
+            self._sent += len(data)
+            self._write(data)
+            if self._whole:
+                self._finish()
+        elif phase is _Phase.FIXED:
+            self._fixed(data)
+        elif phase is _Phase.HEAD:
+            self._heads(data)
+        elif phase is _Phase.DECODED:
+            self._decoded(data)
+        elif phase is _Phase.CLOSE:
+            self._write(data)
+        else:
+            # Nothing was asked: what comes now would be taken for the answer to the next request.
+            self._end()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._pool.discard(self)
+        if self._phase is _Phase.CLOSE and exc is None:
+            self._finish()
+        elif self._phase not in {_Phase.IDLE, _Phase.OVER}:
+            self._broken("ended")
+
+    def pause_writing(self) -> None:
+        if self._phase is not _Phase.IDLE:
+            self._exchange.body.hold()
+
+    def resume_writing(self) -> None:
+        if self._phase not in {_Phase.IDLE, _Phase.OVER}:
+            self._exchange.body.more()
+
+    # llhttp
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _NOTED:
+            self._noted[name] = value
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._whole
+
+    def on_message_complete(self) -> None:
+        self._whole = True
+
+    # An exchange
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be asked."""
+        return self._phase is _Phase.IDLE and not self._lost and not self._transport.is_closing()
+
+    def ask(self, exchange: Exchange, head: bytes) -> asyncio.Future[bool]:
+        """Send a request: ``head`` is its lines without those of the framing.
+
+        The result is whether the answer was whole. Raises EngineGoneError, or the Refusal of a body that failed.
+        """
+        self._exchange = exchange
+        # The answer's head is out already, for the comments of a stream that waited: the engine's is not sent.
+        self._prelude = exchange.started
+        self._begun = False
+        self._heard = False
+        self._asked = False
+        self._buffer = b""
+        self._sent = 0
+        self._noted: dict[bytes, bytes] = {}
+        self._recent: deque[bytes] = deque(maxlen=_RECENT_READS)
+        self._collected: list[bytes] | None = None
+        self._write = exchange.write_raw()
+        self._verbatim = not self._prelude
+        self.status = 0
+        self.first_byte = 0.0
+        self._done: asyncio.Future[bool] = self._pool.loop.create_future()
+        self._phase = _Phase.HEAD
+        exchange.attach(self)
+        body = exchange.body
+        if not body.complete:
+            self._request_chunked = body.length is None
+            framing = b"transfer-encoding: chunked" if body.length is None else b"content-length: %d" % body.length
+            self._transport.write(b"%b%b\r\n\r\n" % (head, framing))
+            body.stream_to(self)
+            return self._done
+        self._asked = True
+        if body.size == 0 and body.length == 0 and exchange.method in {"GET", "HEAD", "DELETE", "OPTIONS"}:
+            self._transport.write(head + b"\r\n")
+            return self._done
+        data = body.buffered
+        whole = b"%bcontent-length: %d\r\n\r\n" % (head, len(data))
+        if len(data) <= _ONE_WRITE:
+            self._transport.write(whole + data)
+        else:
+            self._transport.write(whole)
+            self._transport.write(data)
+        return self._done
+
+    def tail(self) -> bytes:
+        """The end of the answer."""
+        return b"".join([read[-_TAIL:] for read in self._recent])
+
+    # The request's body (Sink)
+
+    def body(self, data: bytes) -> None:
+        if self._phase is not _Phase.OVER:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._request_chunked else data)
+
+    def body_end(self) -> None:
+        self._asked = True
+        if self._request_chunked and self._phase is not _Phase.OVER:
+            self._transport.write(b"0\r\n\r\n")
+
+    def body_failed(self, refusal: Refusal) -> None:
+        if self._phase is _Phase.OVER:
+            return
+        self._end()
+        self._detach()
+        if self._exchange.started:
+            self._exchange.abort()
+            self._settle(whole=False)
+        else:
+            self._settle(refusal)
+
+    # The answer (Source)
+
+    def hold(self) -> None:
+        if not self._held and not self._lost:
+            self._held = True
+            self._transport.pause_reading()
+
+    def more(self) -> None:
+        if self._held and not self._lost:
+            self._held = False
+            self._transport.resume_reading()
+
+    def abandon(self) -> None:
+        if self._phase is not _Phase.OVER:
+            self._end()
+            self._detach()
+            self._settle(whole=False)
+
+    def cut(self, refusal: Refusal) -> None:
+        if self._phase is _Phase.OVER:
+            return
+        exchange = self._exchange
+        phase = self._phase
+        in_frame = phase is _Phase.CHUNKED and not self._is_between_chunks()
+        self._end()
+        self._detach()
+        if not self._begun:
+            exchange.fail(refusal)
+        elif in_frame or phase is _Phase.FIXED or not self._is_event_stream():
+            exchange.abort()
+        else:
+            self._break_off(refusal.event(exchange.id))
+        self._settle(whole=False)
+
+    def _break_off(self, event: bytes) -> None:
+        if not self._recent or not self._recent[-1].rstrip(b"\r").endswith((b"\n\n", b"\n\r\n", b"\n\n\r\n")):
+            event = b"\n\n" + event
+        if self._exchange.http10:
+            self._exchange.break_off(event)
+        else:
+            self._exchange.break_off(b"%x\r\n%b\r\n" % (len(event), event))
+
+    def _is_between_chunks(self) -> bool:
+        """Whether a chunk may stand here. The parser knows: would the last one be the end?"""
+        if self._whole:
+            return False
+        try:
+            self._feed(b"0\r\n\r\n")
+        except httptools.HttpParserError:
+            return False
+        return self._whole
+
+    def _is_event_stream(self) -> bool:
+        return self._noted.get(b"content-type", b"").lower().startswith(EVENT_STREAM)
+
+    # The answer's bytes
+
+    def _heads(self, data: bytes) -> None:
+        self._heard = True
+        if self._buffer:
+            data = self._buffer + data
+        while True:
+            end = data.find(END) + len(END)
+            if end < len(END):
+                self._buffer = data
+                if len(data) > _MAX_HEAD:
+                    self._broken(f"sent a head of more than {_MAX_HEAD} bytes")
+                return
+            raw, data = data[:end], data[end:]
+            self._whole = self._surplus = False
+            self._noted.clear()
+            plain = self._prelude or self._exchange.http10
+            parser = httptools.HttpResponseParser(_Decoding(self, self._emit) if plain else self)
+            self._feed = parser.feed_data
+            try:
+                self._feed(raw)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._broken("sent what is not HTTP")
+                return
+            status = parser.get_status_code()
+            # These are between the engine and whoever asked it, which is the gateway.
+            if status in STATUS_LINES:
+                break
+            if status not in _BETWEEN:
+                self._broken(f"answered with status {status}")
+                return
+        self.status = status
+        self.first_byte = time.monotonic()
+        self._answer(raw, data)
+
+    def _answer(self, raw: bytes, data: bytes) -> None:
+        noted = self._noted
+        exchange = self._exchange
+        coding = noted.get(b"transfer-encoding")
+        length = noted.get(b"content-length")
+        self._keeps = raw[:8] == b"HTTP/1.1" and b"close" not in noted.get(b"connection", b"").lower()
+        if coding is not None and coding.strip().lower() != b"chunked":
+            self._broken("answered with a transfer coding that is not known here")
+            return
+        if exchange.method == "HEAD" or self.status in _NO_BODY:
+            self._phase, self._left = _Phase.FIXED, 0
+        elif coding is not None:
+            self._phase = _Phase.CHUNKED if self._verbatim and not exchange.http10 else _Phase.DECODED
+        elif length is not None:
+            self._phase, self._left = _Phase.FIXED, int(length)
+        else:
+            self._phase = _Phase.CLOSE
+            self._keeps = False
+        self._verbatim = self._verbatim and self._phase in {_Phase.FIXED, _Phase.CHUNKED}
+        if not self._verbatim:
+            self._write = self._emit
+        if self._prelude:
+            if self.status != 200 or not self._is_event_stream():
+                self._collected = []
+        else:
+            self._begin(raw)
+        if data or (self._phase is _Phase.FIXED and self._left == 0):
+            self.data_received(data)
+
+    def _begin(self, raw: bytes) -> None:
+        """Send the engine's head on, without what belongs to its connection."""
+        block = raw[raw.find(b"\r\n") + 2 : -2]
+        if not self._noted.keys().isdisjoint(_DROPPED):
+            block = _DROPPED_LINES.sub(b"", block)
+        if not self._verbatim:
+            block = _CODING_LINES.sub(b"", block)
+        self._begun = True
+        self._exchange.begin(self.status, block, framed=not self._verbatim)
+
+    def _fixed(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            data = data[: self._left]
+            self._left = 0
+            self._keeps = False
+        if data:
+            self._recent.append(data)
+            self._sent += len(data)
+            self._write(data)
+        if self._left == 0:
+            self._finish()
+
+    def _decoded(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._broken("sent what is not HTTP")
+            return
+        if self._surplus:
+            self._broken("sent more than its answer")
+        elif self._whole:
+            self._finish()
+
+    def _emit(self, data: bytes) -> None:
+        """Payload without framing: on to the client in a framing of ours, or kept where it has to be an event."""
+        if self._surplus:
+            return
+        if self._collected is None:
+            self._begun = True
+            self._recent.append(data)
+            self._exchange.write(data)
+        elif sum(map(len, self._collected)) < _MAX_COLLECTED:
+            self._collected.append(data[:_MAX_COLLECTED])
+
+    # The end
+
+    def _finish(self) -> None:
+        exchange = self._exchange
+        if self._collected is not None:
+            exchange.write(event_of(b"".join(self._collected), self.status, exchange.id) + DONE_EVENT)
+        self._detach()
+        if self._verbatim:
+            exchange.finish(self._sent)
+        else:
+            exchange.end()
+        if self._keeps and self._asked and not self._lost:
+            # Had the answer come before the question was out, the question's rest would begin the next one.
+            self._phase = _Phase.IDLE
+            self.more()
+            self._pool.give(self)
+        else:
+            self._end()
+        self._settle(whole=True)
+
+    def _broken(self, what: str) -> None:
+        host, port = self.address
+        sentence = f"The engine at {host}:{port} {what} before its answer was whole. Ask again."
+        if self._begun or self._prelude:
+            self.cut(Refusal(502, "engine_died", sentence, retry_after_s=1))
+            return
+        stale = self.reused and not self._heard
+        self._end()
+        self._detach()
+        self._settle(StaleError(sentence) if stale else EngineGoneError(sentence))
+
+    def _detach(self) -> None:
+        exchange = self._exchange
+        if self._verbatim and not exchange.ended:
+            exchange.bytes_out += self._sent
+            self._sent = 0
+        exchange.detach()
+
+    def _settle(self, refusal: Refusal | None = None, *, whole: bool = False) -> None:
+        if self._done.done():
+            return
+        if refusal is not None:
+            self._done.set_exception(refusal)
+        else:
+            self._done.set_result(whole)
+
+    def _end(self) -> None:
+        self._phase = _Phase.OVER
+        if not self._lost:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._end()

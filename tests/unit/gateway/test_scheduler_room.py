@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hearth.gateway.scheduler: who has to go so that another engine fits, and when."""
+
+from __future__ import annotations
+
+import pytest
+from scheduling import Bench, begun, granted, only, refused, spec
+
+from hearth.gateway.scheduler.effects import Begin, Cut, Refuse, Stop
+from hearth.gateway.scheduler.events import Stopped
+
+
+def room_for_one(*more: str, free_gib: float = 0.0, **policy: float) -> Bench:
+    """``scout`` has been up and idle for long, and nothing fits beside it."""
+    bench = Bench(*(spec(name) for name in ("scout", "coder", *more)), free_gib=free_gib, **policy)
+    bench.up("scout")
+    bench.wait(100)
+    return bench
+
+
+def test_an_engine_that_fits_beside_those_that_run_evicts_nobody() -> None:
+    bench = Bench(spec("scout", 40), spec("coder", 40), free_gib=40)
+    bench.up("scout")
+    bench.wait(100)
+    assert bench.arrive("r1", "coder") == [Begin("coder")]
+
+
+def test_an_engine_that_needs_all_there_is_above_the_floor_fits() -> None:
+    assert begun(Bench(spec("scout", 60), free_gib=60).arrive("r1", "scout")) == [("scout", ())]
+
+
+def test_an_engine_that_needs_a_part_of_the_floor_does_not_fit() -> None:
+    [refusal] = Bench(spec("scout", 60), free_gib=59.9, unfit_retry_s=42).arrive("r1", "scout")
+    assert isinstance(refusal, Refuse)
+    assert (refusal.code, refusal.status, refusal.retry_after_s) == ("does_not_fit", 503, 42)
+    assert "60.0 GiB" in refusal.reason
+
+
+def test_an_idle_engine_goes_at_once() -> None:
+    assert room_for_one().arrive("r1", "coder") == [Begin("coder", ("scout",))]
+
+
+def test_what_an_engine_gives_back_may_be_another_figure_than_what_it_needs() -> None:
+    bench = Bench(spec("scout", 60, held_gib=50), spec("coder", 55), free_gib=0)
+    bench.up("scout")
+    bench.wait(100)
+    assert refused(bench.arrive("r1", "coder")) == {"r1": "does_not_fit"}
+
+
+def test_nobody_goes_where_it_would_not_fit_even_so() -> None:
+    bench = room_for_one()
+    bench.change("coder", need_gib=61)
+    assert refused(bench.arrive("r1", "coder")) == {"r1": "does_not_fit"}
+
+
+def test_who_does_not_fit_does_not_keep_the_next_one_waiting() -> None:
+    bench = Bench(spec("scout", 40), spec("big", 200), spec("coder", 40), free_gib=40)
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "big")
+    bench.arrive("r3", "coder")
+    effects = bench.loaded("scout")
+    assert refused(effects) == {"r2": "does_not_fit"}
+    bench.end("r1")
+    assert begun(bench.wait(5)) == [("coder", ("scout",))]
+
+
+@pytest.mark.parametrize("fields", [{"pinned": True}, {"lane": "utility"}])
+def test_a_pinned_engine_and_one_of_the_utility_lane_never_go(fields: dict[str, object]) -> None:
+    bench = room_for_one()
+    bench.change("scout", **fields)
+    assert refused(bench.arrive("r1", "coder")) == {"r1": "does_not_fit"}
+
+
+def test_the_one_least_recently_used_goes() -> None:
+    bench = Bench(spec("old", 50), spec("new", 50), spec("coder", 50), free_gib=0)
+    bench.up("old")
+    bench.wait(100)
+    bench.up("new")
+    bench.wait(100)
+    assert begun(bench.arrive("r1", "coder")) == [("coder", ("old",))]
+
+
+def test_a_use_counts_until_its_last_byte() -> None:
+    bench = Bench(spec("old", 50), spec("new", 50), spec("coder", 50), free_gib=0)
+    bench.up("old", "new")
+    bench.arrive("r1", "old")
+    bench.wait(100)
+    bench.end("r1")
+    bench.wait(40)
+    assert begun(bench.arrive("r2", "coder")) == [("coder", ("new",))]
+
+
+def test_the_one_that_loads_quickly_goes_before_one_that_loads_slowly() -> None:
+    bench = Bench(spec("slow", 50, load_s=600), spec("quick", 50, load_s=10), spec("coder", 50), free_gib=0)
+    bench.up("slow")
+    bench.wait(100)
+    bench.up("quick")
+    bench.wait(100)
+    assert begun(bench.arrive("r1", "coder")) == [("coder", ("quick",))]
+
+
+def test_one_that_is_idle_goes_before_one_in_use() -> None:
+    bench = Bench(spec("busy", 50, load_s=20), spec("idle", 50, load_s=100), spec("coder", 50), free_gib=0)
+    bench.up("busy", "idle")
+    bench.arrive("r1", "busy")
+    bench.wait(100)
+    assert begun(bench.arrive("r2", "coder")) == [("coder", ("idle",))]
+
+
+def test_nobody_goes_without_whom_it_fits_as_well() -> None:
+    bench = Bench(spec("small", 10, load_s=1), spec("big", 50), spec("coder", 50), free_gib=0)
+    bench.up("small", "big")
+    bench.wait(100)
+    assert begun(bench.arrive("r1", "coder")) == [("coder", ("big",))]
+
+
+def test_as_many_go_as_are_needed() -> None:
+    bench = Bench(spec("a", 30, load_s=1), spec("b", 30, load_s=2), spec("c", 30, load_s=3), spec("coder"), free_gib=0)
+    bench.up("a", "b", "c")
+    bench.wait(100)
+    assert begun(bench.arrive("r1", "coder")) == [("coder", ("a", "b"))]
+
+
+def test_an_engine_of_the_utility_lane_gets_room_as_well() -> None:
+    bench = room_for_one()
+    bench.change("coder", lane="utility")
+    assert begun(bench.arrive("r1", "coder")) == [("coder", ("scout",))]
+
+
+# What is on its way
+
+
+def test_what_an_engine_that_loads_may_yet_take_is_not_free() -> None:
+    bench = Bench(spec("scout", 60), spec("coder", 60), free_gib=100)
+    bench.unit("scout", "starting")
+    assert bench.arrive("r1", "coder") == []
+    bench.free_gib = 40
+    assert bench.unit("scout", "ready") == []
+    assert begun(bench.wait(5)) == [("coder", ("scout",))]
+
+
+def test_two_that_fit_beside_each_other_load_one_after_the_other() -> None:
+    bench = Bench(spec("scout", 40), spec("coder", 40), free_gib=100)
+    assert begun(bench.arrive("r1", "scout")) == [("scout", ())]
+    assert bench.arrive("r2", "coder") == []
+    assert begun(bench.loaded("scout")) == [("coder", ())]
+
+
+def test_memory_on_its_way_back_is_waited_for_before_anybody_goes() -> None:
+    bench = Bench(spec("scout", 40), spec("coder", 40), spec("writer", 40), free_gib=0)
+    bench.up("scout", "writer")
+    bench.wait(100)
+    bench.unit("writer", "stopping")
+    assert bench.arrive("r1", "coder") == []
+    assert bench.unit("writer", "stopped") == []
+    assert bench.wait(2) == []
+    bench.free_gib = 40
+    assert begun(bench.wait(1)) == [("coder", ())]
+
+
+def test_memory_that_does_not_come_back_is_not_waited_for_longer_than_it_takes_to_settle() -> None:
+    bench = Bench(spec("scout", 40), spec("coder", 40), spec("writer", 40), free_gib=0, settle_s=10)
+    bench.up("scout", "writer")
+    bench.wait(100)
+    bench.unit("writer", "stopping", "stopped")
+    bench.arrive("r1", "coder")
+    assert bench.wait(9.9) == []
+    assert begun(bench.wait(0.1)) == [("coder", ("scout",))]
+
+
+def test_nobody_is_told_that_it_does_not_fit_while_memory_may_come_back() -> None:
+    bench = Bench(spec("scout", 60), spec("coder", 60), free_gib=0, settle_s=10)
+    bench.up("scout")
+    bench.unit("scout", "failed")
+    assert bench.arrive("r1", "coder") == []
+    assert bench.wait(9.9) == []
+    assert refused(bench.wait(0.1)) == {"r1": "does_not_fit"}
+
+
+def test_memory_is_looked_at_only_while_somebody_waits_for_it() -> None:
+    bench = Bench(spec("scout", 60), spec("coder", 60), free_gib=0)
+    bench.unit("scout", "starting", "failed")
+    assert bench.scheduler.due() is None
+
+
+# Residency
+
+
+def test_an_engine_in_use_stays_as_long_as_its_residency() -> None:
+    bench = room_for_one("writer", min_residency_s=30)
+    bench.arrive("r1", "coder")
+    bench.loaded("coder", "scout")
+    bench.wait(1)
+    bench.arrive("r2", "writer")
+    for number in range(5):
+        bench.arrive(f"again{number}", "coder")
+        bench.end(f"again{number}")
+        assert begun(bench.wait(4)) == []
+    bench.end("r1")
+    assert begun(bench.wait(4.9)) == []
+    bench.arrive("last", "coder")
+    assert begun(bench.wait(4.2)) == []
+    assert begun(bench.end("last")) == [("writer", ("coder",))]
+
+
+def test_an_engine_that_nobody_uses_need_not_stay_as_long_as_its_residency() -> None:
+    bench = room_for_one("writer", min_residency_s=30, calm_s=5)
+    bench.arrive("r1", "coder")
+    bench.loaded("coder", "scout")
+    bench.arrive("r2", "writer")
+    bench.end("r1")
+    assert begun(bench.wait(4.9)) == []
+    assert begun(bench.wait(0.1)) == [("writer", ("coder",))]
+
+
+def test_an_engine_goes_between_two_requests_once_its_residency_is_over() -> None:
+    bench = room_for_one()
+    bench.arrive("r1", "scout")
+    assert bench.arrive("r2", "coder") == []
+    assert begun(bench.end("r1")) == [("coder", ("scout",))]
+
+
+# Doors that are shut for another engine
+
+
+def busy(max_wait_s: float = 120.0, **policy: float) -> Bench:
+    """``scout`` is in use by ``r1``, and ``coder`` waits for its room."""
+    bench = room_for_one(max_wait_s=max_wait_s, **policy)
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "coder")
+    return bench
+
+
+def test_an_engine_in_use_lets_requests_in_until_the_other_has_waited_for_half_of_the_longest_wait() -> None:
+    bench = busy(max_wait_s=120)
+    bench.wait(59.9)
+    assert granted(bench.arrive("r3", "scout")) == ["r3"]
+    bench.wait(0.1)
+    assert bench.arrive("r4", "scout") == []
+    assert not bench.view("scout").open
+
+
+def test_the_door_of_an_engine_stays_open_during_its_residency() -> None:
+    bench = room_for_one("writer", max_wait_s=10, min_residency_s=30)
+    bench.arrive("r1", "coder")
+    bench.arrive("r2", "writer")
+    bench.loaded("coder", "scout")
+    bench.wait(29.9)
+    assert granted(bench.arrive("r3", "coder")) == ["r3"]
+    bench.wait(0.1)
+    assert bench.arrive("r4", "coder") == []
+
+
+def test_an_engine_whose_door_is_shut_goes_when_nothing_is_in_flight_any_more() -> None:
+    bench = busy()
+    bench.wait(60)
+    bench.arrive("r3", "scout")
+    assert bench.end("r1") == [Begin("coder", ("scout",))]
+
+
+def test_who_waits_at_a_shut_door_is_served_after_the_other_engine() -> None:
+    bench = busy()
+    bench.wait(60)
+    bench.arrive("r3", "scout")
+    bench.end("r1")
+    assert granted(bench.loaded("coder", "scout")) == ["r2"]
+    assert bench.wait(10) == []
+    bench.end("r2")
+    assert begun(bench.wait(5)) == [("scout", ("coder",))]
+
+
+def test_what_is_in_flight_is_cut_when_the_time_to_drain_is_over_and_only_then() -> None:
+    bench = busy(max_wait_s=120, drain_s=300)
+    assert bench.wait(359.9) == []
+    assert bench.wait(0.1) == [Cut("r1")]
+    assert bench.wait(100) == []
+    assert begun(bench.end("r1")) == [("coder", ("scout",))]
+
+
+def test_nothing_is_cut_where_nobody_waits() -> None:
+    bench = room_for_one()
+    bench.arrive("r1", "scout")
+    assert bench.wait(100_000) == []
+
+
+def test_a_door_opens_again_when_nobody_waits_for_the_other_engine_any_more() -> None:
+    bench = busy()
+    bench.wait(60)
+    bench.arrive("r3", "scout")
+    assert granted(bench.leave("r2")) == ["r3"]
+    assert bench.wait(1000) == []
+
+
+def test_a_door_that_was_shut_again_gives_the_whole_time_to_drain() -> None:
+    bench = busy(max_wait_s=120, drain_s=300)
+    bench.wait(100)
+    bench.leave("r2")
+    bench.arrive("r3", "coder")
+    assert bench.wait(359.9) == []
+    assert bench.wait(0.1) == [Cut("r1")]
+
+
+def test_a_door_opens_again_when_there_is_room_without_it() -> None:
+    bench = busy()
+    bench.wait(60)
+    bench.free_gib = 60
+    assert begun(bench.arrive("r3", "scout")) == [("coder", ())]
+    assert bench.view("scout").in_flight == 2
+
+
+def test_the_one_whose_door_is_shut_is_the_one_that_goes() -> None:
+    bench = Bench(spec("scout"), spec("other"), spec("coder"), free_gib=0)
+    bench.up("scout", "other")
+    bench.arrive("s1", "scout")
+    bench.wait(100)
+    bench.arrive("o1", "other")
+    bench.arrive("r1", "coder")
+    bench.wait(60)
+    shut = next(name for name in ("scout", "other") if not bench.view(name).open)
+    kept = "other" if shut == "scout" else "scout"
+    bench.change(kept, load_s=1.0)
+    bench.wait(1)
+    bench.arrive("x1", shut)
+    assert not bench.view(shut).open
+    assert bench.view(kept).open
+
+
+def test_an_engine_that_ended_by_itself_behind_its_door_has_made_room() -> None:
+    bench = busy(settle_s=10)
+    bench.wait(60)
+    bench.unit("scout", "failed")
+    bench.free_gib = 60
+    assert begun(bench.wait(1)) == [("coder", ())]
+
+
+# Idle engines
+
+
+def test_an_engine_stops_when_nobody_used_it_for_the_set_time() -> None:
+    bench = Bench(spec("scout"), idle_stop_s=1800)
+    bench.up("scout")
+    assert bench.wait(1799.9) == []
+    assert bench.wait(0.1) == [Stop("scout")]
+
+
+def test_idle_time_counts_from_the_last_byte() -> None:
+    bench = Bench(spec("scout"), idle_stop_s=1800)
+    bench.up("scout")
+    bench.arrive("r1", "scout")
+    assert bench.wait(5000) == []
+    bench.end("r1")
+    assert bench.wait(1799.9) == []
+    assert bench.wait(0.1) == [Stop("scout")]
+
+
+@pytest.mark.parametrize("fields", [{"start": "boot"}, {"start": "manual"}, {"pinned": True}])
+def test_an_engine_that_is_pinned_or_does_not_start_on_demand_stays_however_idle(fields: dict[str, object]) -> None:
+    bench = Bench(spec("scout", **fields))
+    bench.up("scout")
+    assert bench.wait(100_000) == []
+
+
+def test_no_engine_stops_for_being_idle_where_that_is_switched_off() -> None:
+    bench = Bench(spec("scout"), idle_stop_s=0)
+    bench.up("scout")
+    assert bench.wait(100_000) == []
+
+
+def test_who_arrives_while_an_idle_engine_stops_has_it_started_again() -> None:
+    bench = Bench(spec("scout"), idle_stop_s=1800)
+    bench.up("scout")
+    bench.wait(1800)
+    assert bench.arrive("r1", "scout") == []
+    assert begun(bench.stopped("scout")) == [("scout", ())]
+
+
+def test_an_engine_that_would_not_stop_is_let_in_to_again_and_told_to_stop_after_the_same_time() -> None:
+    bench = Bench(spec("scout"), idle_stop_s=1800)
+    bench.up("scout")
+    bench.wait(1800)
+    assert bench.tell(Stopped("scout")) == []
+    assert bench.view("scout").open
+    assert bench.wait(1799.9) == []
+    assert only(Stop, bench.wait(0.1)) == [Stop("scout")]
