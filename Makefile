@@ -13,7 +13,7 @@ BIN := $(ROOT)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 INVENTORY ?= inventory/spark.yml
-SCENARIO ?= default switch
+SCENARIO ?= default switch models
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
@@ -51,7 +51,7 @@ sanity: .venv/.ready ## ansible-test sanity
 unit: .venv/.ready ## unit tests
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit $(ARGS)
 
-molecule: .venv/.ready ## scenarios, each on a box of its own: SCENARIO=default, switch, vllm or all
+molecule: .venv/.ready ## scenarios, each on a box of its own: SCENARIO=default, switch, models, vllm or all
 	@for scenario in $(SCENARIO); do $(ROOT)/lab/molecule.sh "$$scenario" $(ARGS); done
 
 e2e: .venv/.ready ## tests that take a whole box or an installed artifact

@@ -46,6 +46,12 @@ options:
     description: What has to stay free for the host itself, in GiB; 0 for what fits its size.
     type: float
     default: 0
+  hub:
+    description:
+      - Where the box fetches models that have C(download=first_start). C(endpoint), C(token_file) (a path on the box),
+        C(offline) and C(reserve_gib), as M(hearth.spark.model) has them.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -59,7 +65,8 @@ RETURN = r"""
 _value:
   description: >-
     C(refused), the sentence that says what could not run, and where that is empty C(engines), the list of complete
-    engines; C(entries), their units and caches for M(hearth.spark.files); C(contract), the text of engines.json;
+    engines; C(entries), their units and caches for M(hearth.spark.files); C(downloads), what is
+    to be downloaded now, for M(hearth.spark.model); C(contract), the text of engines.json;
     C(default), the engine of the main lane that starts at boot, or an empty string; C(beside), the other engines that
     start at boot.
   type: dict
@@ -68,7 +75,13 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _complete, _docker, _resolve
+from ansible_collections.hearth.spark.plugins.module_utils import (
+    _catalog,
+    _complete,
+    _docker,
+    _downloads,
+    _resolve,
+)
 
 
 def resolve_engines(
@@ -80,6 +93,7 @@ def resolve_engines(
     images: Mapping[str, Any] | None = None,
     ulimits: Sequence[str] = (),
     floor_gib: float = 0,
+    hub: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """See DOCUMENTATION."""
     user, total = facts["user"], float(facts["memory"]["total_gib"])
@@ -89,11 +103,13 @@ def resolve_engines(
         root=root, uid=int(user["uid"]), gid=int(user["gid"]), user=user["name"], gpu=gpu, ulimits=ulimits
     )
     try:
-        resolved = _resolve.resolve(models or {}, images or {}, _catalog.Catalog(**catalog), machine, place)
+        resolved = _resolve.resolve(
+            models or {}, images or {}, _catalog.Catalog(**catalog), machine, place, hub=_downloads.Hub(**(hub or {}))
+        )
     except _complete.ResolveError as error:
         return {"refused": str(error), "engines": []}
     engines = _resolve.as_dicts(resolved)
-    # Ollama's store is filled by Ollama; every other model is put where it is by somebody else.
+    # Ollama fills its store by itself; the folder of every other model is made by whoever brings its files.
     stores = {engine["model_path"] for engine in engines if engine["engine"] == "ollama"}
     folders = sorted({engine["cache_dir"] for engine in engines} | stores)
     at_boot = [engine for engine in engines if engine["start"] == "boot"]
@@ -111,6 +127,7 @@ def resolve_engines(
                 for engine in engines
             ),
         ],
+        "downloads": _resolve.downloads(resolved),
         "contract": _resolve.contract_json(resolved, floor),
         "default": next(
             (engine["name"] for engine in at_boot if engine["lane"] == "main" and not engine["pinned"]), ""

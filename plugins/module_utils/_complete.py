@@ -64,9 +64,9 @@ def complete(
 
     ``source`` and ``images_source`` are the variables' names, for messages. Raises ResolveError for what could not run.
     """
+    merged = laid_over(models, catalog, source)
     try:
         known = _images(images, catalog, images_source)
-        merged = {name: _merge(source, name, data, catalog) for name, data in models.items()}
         done = {name: _with_image(source, name, model, known) for name, model in merged.items()}
     except FieldError as error:
         raise ResolveError(str(error)) from None
@@ -75,6 +75,16 @@ def complete(
         _check_fit(f"{source}.{name}", model, machine)
     _check_boot(source, merged, machine)
     return done
+
+
+def laid_over(
+    models: Mapping[Any, Any], catalog: _catalog.Catalog, source: str = "engines_models"
+) -> dict[str, dict[str, Any]]:
+    """The fields of the models of the inventory, those of the catalog among them. Raises ResolveError."""
+    try:
+        return {name: _merge(source, name, data, catalog) for name, data in models.items()}
+    except FieldError as error:
+        raise ResolveError(str(error)) from None
 
 
 def _images(images: Mapping[Any, Any], catalog: _catalog.Catalog, source: str) -> dict[str, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _engines
+from ansible_collections.hearth.spark.plugins.module_utils import _downloads, _engines
 from ansible_collections.hearth.spark.plugins.module_utils._complete import Model
 
 KEY_FILE = "/etc/hearth/secrets/engine.env"
@@ -40,7 +40,7 @@ def store_dir(place: Place, name: str, fields: Mapping[str, Any]) -> str:
     """The folder on the box that the engine has as /models: one a model, and for Ollama the store that all share."""
     if fields["engine"] == "ollama":
         return posixpath.join(place.root, "models", "ollama")
-    return posixpath.join(place.root, "models", fields["family"], fields["folder"] or name)
+    return _downloads.folder(place.root, name, fields)
 
 
 def cache_dir(place: Place, fields: Mapping[str, Any]) -> str:

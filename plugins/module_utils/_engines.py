@@ -61,7 +61,8 @@ def share(model: Mapping[str, Any], total_gib: float) -> float:
 
 def _vllm(run: Run) -> dict[str, Any]:
     flags: dict[str, Any] = {
-        "--served-model-name": run.name,
+        # vLLM answers to no other name; the gateway passes on the one that was asked for.
+        "--served-model-name": [run.name, *run.model["aliases"]],
         "--host": "0.0.0.0",  # noqa: S104 - of the container; docker publishes it on the box's loopback only
         "--port": run.port,
         "--max-model-len": run.model["context"]["practical"],

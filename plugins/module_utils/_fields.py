@@ -24,6 +24,7 @@ _BOX_PATH = r"/?" + _PATH
 ENGINES = ("sglang", "vllm", "llama.cpp", "ollama")
 LANES = ("main", "utility")
 STARTS = ("boot", "demand", "manual")
+DOWNLOADS = ("site", "first_start", "never")
 CAPABILITIES = ("chat", "tools", "reasoning", "vision", "embeddings", "rerank")
 STATUSES = ("validated", "experimental", "broken")
 
@@ -124,6 +125,11 @@ MODEL: dict[str, Field] = {
     ),
     "env": Field(kind="map", about="Environment of the engine; values are text.", pattern=_LINE, default=None),
     "extra_files": Field(kind="tables", about="Files it needs beside its own.", table=EXTRA_FILE, default=()),
+    "download": _text(
+        "When its files are fetched: by site.yml, before its first start, or never: then somebody puts them there.",
+        choices=DOWNLOADS,
+        default="site",
+    ),
     "mounts": Field(kind="tables", about="Further folders or files of the box for it.", table=MOUNT, default=()),
     "limits": Field(kind="table", about="Limits of its container.", table=LIMITS, default=None),
     "context": Field(kind="table", about="Longest conversation.", table=CONTEXT, default=None),

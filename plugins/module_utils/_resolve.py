@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _docker, _engines
+from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _docker, _downloads, _engines
 from ansible_collections.hearth.spark.plugins.module_utils._complete import Machine, Model, ResolveError, complete
 
 SCHEMA = 1
@@ -25,9 +25,10 @@ RESERVED_PORTS = (8009, 12000)
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A complete engine: what engines.json holds of it, and how its container is run."""
+    """A complete engine: what engines.json holds of it, how its container is run, and the download of its files."""
 
     contract: dict[str, Any]
+    download: _downloads.Download | None
     docker: tuple[str, ...]
     cache_dir: str
     restart_window_s: int
@@ -40,15 +41,24 @@ def resolve(
     machine: Machine,
     place: _docker.Place,
     source: str = "engines_models",
+    hub: _downloads.Hub = _downloads.Hub(),  # noqa: B008 - frozen
 ) -> list[Resolved]:
     """Complete engines of ``models``, in their order, by which ports are given: a model added last moves nobody's.
 
     ``source`` is the variable's name, for messages. Raises ResolveError for anything that could not run.
     """
     done = complete(models, images, catalog, machine, source)
+    try:
+        planned = _downloads.plan({name: model.fields for name, model in done.items()}, place.root)
+    except _downloads.DownloadError as error:
+        raise ResolveError(f"{source}.{error}") from None
+    downloads = {name: download for download in planned.values() for name in download.models}
     ports = _assign_ports(source, {name: model.fields for name, model in done.items()})
     longest_s = max((model.fields["start_timeout"] for model in done.values()), default=0)
-    return [_resolve_one(name, model, ports[name], machine, place, longest_s) for name, model in done.items()]
+    return [
+        _resolve_one(name, model, ports[name], machine, place, longest_s, downloads.get(name), hub)
+        for name, model in done.items()
+    ]
 
 
 def _assign_ports(source: str, models: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -78,7 +88,14 @@ def _assign_ports(source: str, models: Mapping[str, Mapping[str, Any]]) -> dict[
 
 
 def _resolve_one(
-    name: str, model: Model, port: int, machine: Machine, place: _docker.Place, longest_s: int
+    name: str,
+    model: Model,
+    port: int,
+    machine: Machine,
+    place: _docker.Place,
+    longest_s: int,
+    download: _downloads.Download | None,
+    hub: _downloads.Hub,
 ) -> Resolved:
     fields = model.fields
     store = _docker.store_dir(place, name, fields)
@@ -101,10 +118,12 @@ def _resolve_one(
         "start_timeout_s": fields["start_timeout"],
         "stop_timeout_s": fields["stop_timeout"],
         "load_s": float(fields["load_s"] or 0),
+        "fetch": hub.fetch(download, place.uid, place.gid) if download and download.when == "first_start" else None,
     }
     run = _engines.Run(name=name, model=fields, port=port, total_gib=machine.total_gib, gpu=machine.gpu)
     return Resolved(
         contract=contract,
+        download=download,
         docker=_docker.docker_run(contract, model, _engines.argv(run), place),
         cache_dir=_docker.cache_dir(place, fields),
         # Three failed starts must fall into one window, or a crash loop never ends: each may wait for another engine's
@@ -124,11 +143,18 @@ def contract_json(resolved: Sequence[Resolved], floor_gib: float) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
+def downloads(resolved: Sequence[Resolved]) -> list[dict[str, Any]]:
+    """What site.yml is to download, as hearth.spark.model takes it: each folder once."""
+    now = {engine.download.path: engine.download for engine in resolved if engine.download}
+    return [download.request() for download in now.values() if download.when == "site"]
+
+
 def as_dicts(resolved: Sequence[Resolved]) -> list[dict[str, Any]]:
     """The engines as plain data, for templates and tasks: the contract's fields and what the unit needs beside them."""
     return [
         {
             **engine.contract,
+            "fetched": engine.download is not None,
             "docker": list(engine.docker),
             "exec_start": _docker.systemd_command(engine.docker),
             "cache_dir": engine.cache_dir,

@@ -7,8 +7,9 @@ The box half knows nothing of the catalog. What it knows of an engine is here, c
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,11 +24,32 @@ Start = Literal["boot", "demand", "manual"]
 Capability = Literal["chat", "tools", "reasoning", "vision", "embeddings", "rerank"]
 
 
+class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model's files, to be downloaded before its engine's first start: hearth.download.Request as data.
+
+    ``token_file`` is a file of the box, or empty; the token itself is never here.
+    """
+
+    folder: str
+    repo: str
+    revision: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    extra_files: tuple[dict[str, Any], ...]
+    endpoint: str
+    token_file: str
+    offline: bool
+    uid: int
+    gid: int
+    reserve_bytes: int
+
+
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One engine as the box runs it: one model, one unit, one port on loopback.
 
     ``model_path`` is what has to be there before a start: the model's file or folder, Ollama's store. ``tag`` is what
     Ollama calls the model, empty for other engines. A ``pinned`` engine is never stopped to make room for another.
+    ``fetch`` is there where the box downloads the model itself, before the first start.
     ``memory_gib`` is in GiB (2**30 bytes); both timeouts and ``load_s``, the expected time to load (0: unknown), are in
     seconds.
     """
@@ -50,6 +72,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     start_timeout_s: int
     stop_timeout_s: int
     load_s: float
+    fetch: Fetch | None = None
 
     @property
     def base_url(self) -> str:
@@ -116,14 +139,18 @@ def load(path: Path = PATH) -> Contract:
 def read_key(contract: Contract) -> str:
     """The key that engines of this box ask for; empty where there is none.
 
+    A service that is not root's has the file as a credential (systemd.exec(5), LoadCredential=).
     Raises ContractError where the file exists but may not be read.
     """
+    path = Path(contract.key_file)
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), path.name)
     try:
-        text = Path(contract.key_file).read_text(encoding="utf-8", errors="replace")
+        path = credential if credential.is_file() else path
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise ContractError(f"{contract.key_file} cannot be read ({error.strerror}): run this as root") from None
+        raise ContractError(f"{path} cannot be read ({error.strerror}): run this as root") from None
     for line in text.splitlines():
         name, _, value = line.partition("=")
         if name == "LLAMA_API_KEY":

@@ -27,8 +27,24 @@ class SystemdError(HearthError):
     """systemd could not be reached or refused what was asked."""
 
 
+class SystemdGoneError(SystemdError):
+    """There is no connection to systemd, or it broke: what was asked may have been done all the same."""
+
+
 class EngineFailedError(HearthError):
     """An engine did not start, did not become ready, or does not serve what it should."""
+
+
+class RefusedError(EngineFailedError):
+    """Admission did not let an engine start: memory is missing."""
+
+
+class OutOfMemoryError(EngineFailedError):
+    """An engine ran out of memory while it loaded."""
+
+
+class UnwantedError(EngineFailedError):
+    """A start was given up because nobody wants it any more."""
 
 
 class EmptyAnswerError(EngineFailedError):
@@ -37,3 +53,15 @@ class EmptyAnswerError(EngineFailedError):
 
 class BusyError(HearthError):
     """Another switch holds the box's lock."""
+
+
+class SettingsError(HearthError):
+    """gateway.json is missing, unreadable, or asks for what the gateway does not do."""
+
+
+class KeysError(HearthError):
+    """keys.json is missing, unreadable or damaged, or the change that was asked for is not possible."""
+
+
+class UnknownKeyError(KeysError):
+    """No key has that name."""

@@ -27,7 +27,8 @@ def locked(path: Path, timeout_s: float, busy: Callable[[str], HearthError]) -> 
     """
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Others may write beside it, as the gateway's user may: what is written here must not get where a link leads.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise HearthError(f"{path} cannot be made ({error.strerror}): run this as root") from None
     try:
@@ -66,17 +67,21 @@ def holder(path: Path) -> str:
         os.close(descriptor)
 
 
-def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
+def replace(path: Path, data: bytes, mode: int = 0o644, group: int = -1) -> None:
     """Put ``data`` in place of the file, whole or not at all, also across a power cut. Raises OSError.
 
+    ``group`` is the id of its group; -1: that of the process.
     Two writers at once are kept apart by a lock of theirs: the file in the making has one name.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     made = path.with_name(path.name + ".new")
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    # Made anew: a killed writer may have left one, and whoever else may write here a link.
+    made.unlink(missing_ok=True)
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            # The umask has no say in it, nor has a file that a killed writer left.
+            # The umask has no say in it.
+            os.fchown(file.fileno(), -1, group)
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()

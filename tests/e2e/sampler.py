@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from boxes import ROOT, Box
 
 MODELS = "/home/spark/ai/models/moody"
@@ -292,3 +293,23 @@ path.write_text(json.dumps(contract))
         record.alive = [line["alive"] for line in lines]
         record.gap_s = max((line["gap_s"] for line in lines[1:]), default=0.0)
         record.assert_never_over_budget()
+
+
+@pytest.fixture(scope="module")
+def made(box: Box) -> Iterator[Stage]:
+    """The box with these engines, for one file of tests."""
+    stage = Stage(box)
+    try:
+        stage.set_up()
+        yield stage
+    finally:
+        stage.tear_down()
+
+
+@pytest.fixture
+def stage(made: Stage) -> Iterator[Stage]:
+    """Big and helper run; whatever the test does, never too much may be alive at once."""
+    made.reset()
+    with made.recorded():
+        yield made
+        made.wait_for_jobs()

@@ -8,30 +8,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 
 import pytest
-from boxes import Box
 from sampler import MODELS, Stage
-
-
-@pytest.fixture(scope="module")
-def made(box: Box) -> Iterator[Stage]:
-    stage = Stage(box)
-    try:
-        stage.set_up()
-        yield stage
-    finally:
-        stage.tear_down()
-
-
-@pytest.fixture
-def stage(made: Stage) -> Iterator[Stage]:
-    """Big and helper run; whatever the test does, never too much may be alive at once."""
-    made.reset()
-    with made.recorded():
-        yield made
-        made.wait_for_jobs()
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:

@@ -186,7 +186,7 @@ def fake_systemd(
         monkeypatch.setitem(switch.switch.__kwdefaults__, "lock_timeout_s", 0.0)
         for function in (switch.switch, switch.foretell):
             monkeypatch.setitem(function.__kwdefaults__, "host", fake_host)
-        monkeypatch.setattr(transition, "log_tail", lambda unit: (f"last words of {unit}",))
+        monkeypatch.setattr(transition, "log_tail", lambda unit, lines=20: (f"last words of {unit}",))
         return fake
 
     yield make
@@ -229,7 +229,7 @@ def box(
         systemd.plays(engine)
     host = msgspec.structs.replace(fake_host, read_memory=memory.read, read_states=systemd.read, clock=clock)
     monkeypatch.setattr(switch, "Systemd", systemd)
-    monkeypatch.setattr(transition, "log_tail", lambda unit: (f"last words of {unit}",))
+    monkeypatch.setattr(transition, "log_tail", lambda unit, lines=20: (f"last words of {unit}",))
     made = Box(make_contract(*engines), systemd, host, memory, tmp_path / "models")
     yield made
     systemd.close()

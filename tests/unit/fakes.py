@@ -287,6 +287,9 @@ class FakeSystemd:
         self._killed("stop", unit, "after")
         return "done"
 
+    async def end_again(self, unit: str) -> None:
+        self._record("end again", unit)
+
     async def forgive(self, unit: str) -> None:
         self._record("forgive", unit)
         if self.table[unit].active == "failed":

@@ -82,6 +82,7 @@ class TestStatus:
             "need_gib": 10.0,
             "need_source": "catalog",
             "since": "2025-11-21T05:00:00Z",
+            "fetching": "",
         }
         assert found["memory"] == {"total_gib": 20.0, "available_gib": 9.0, "free_gib": 9.0, "cached_gib": 0.0}
         assert (found["floor_gib"], found["change"]) == (4.0, None)

@@ -173,3 +173,22 @@ def test_a_key_file_that_cannot_be_read_is_an_error_and_not_an_empty_key(
         contract.read_key(make_contract(key_file=tmp_path))
 
     assert str(caught.value) == f"{tmp_path} cannot be read (Is a directory): run this as root"
+
+
+def test_a_service_that_is_not_roots_has_the_key_as_a_credential(
+    tmp_path: Path, make_contract: MakeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engine.env").write_text("LLAMA_API_KEY=s3cret\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert contract.read_key(make_contract(key_file="/etc/hearth/secrets/engine.env")) == "s3cret"
+
+
+def test_a_service_with_other_credentials_reads_the_key_where_it_is(
+    tmp_path: Path, make_contract: MakeContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "engine.env"
+    file.write_text("LLAMA_API_KEY=s3cret\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "others"))
+
+    assert contract.read_key(make_contract(key_file=file)) == "s3cret"

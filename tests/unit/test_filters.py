@@ -13,14 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resolving import CATALOG, GOOD
 
-from ansible_collections.hearth.spark.plugins.filter import misspelt, model_paths, resolve_engines, tree
+from ansible_collections.hearth.spark.plugins.filter import (
+    fit_table,
+    misspelt,
+    model_paths,
+    model_request,
+    resolve_engines,
+    tree,
+)
 
 SPARK = {"name": "spark", "uid": 1000, "gid": 1001, "home": "/home/spark"}
 FACTS = {"user": SPARK, "memory": {"total_gib": 16.0}, "arch": "x86_64"}
 KNOWN = {"models": CATALOG.models, "images": CATALOG.images}
 
 
-@pytest.mark.parametrize("module", [misspelt, model_paths, resolve_engines, tree])
+@pytest.mark.parametrize("module", [fit_table, misspelt, model_paths, model_request, resolve_engines, tree])
 def test_a_filter_is_found_by_the_name_that_its_documentation_has(module: Any) -> None:
     name = yaml.safe_load(module.DOCUMENTATION)["name"]
 

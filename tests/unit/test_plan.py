@@ -348,3 +348,17 @@ def test_the_utility_lane_has_no_choice_to_keep(make_engine: MakeEngine, now: No
     here = now((make_engine("embed", lane="utility"), "active", False))
 
     assert keeps_its_choice(here.contract, here.states, "utility") is None
+
+
+@given(data=st.data())
+def test_where_it_is_known_who_goes_those_go_and_nobody_else(ask: Ask, data: st.DataObject) -> None:
+    case = ask(data, "start")
+    world = case.world
+    named = data.draw(st.sets(st.sampled_from([engine.name for engine in world.contract.engines])))
+
+    assert case.target is not None
+    plan = plan_start(world.situation, case.target, evict=named)
+
+    arrives = not world.state(case.target).is_coming
+    assert set(plan.stop) == (named & world.alive - world.pinned - {case.target.name} if arrives else set())
+    assert (plan.start, plan.enable, plan.disable) == (arrives, False, ())

@@ -84,3 +84,9 @@ def test_the_key_goes_along(make_engine: MakeEngine, server: ScriptedServer) -> 
     probe.in_flight(make_engine(port=server.port), "s3cret")
 
     assert server.seen[0][2]["Authorization"] == "Bearer s3cret"
+
+
+def test_an_engine_that_says_nothing_in_time_is_busy(make_engine: MakeEngine, server: ScriptedServer) -> None:
+    server.hangs.set()
+
+    assert probe.in_flight(make_engine(port=server.port), "", 0.05) == 1

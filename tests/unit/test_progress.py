@@ -18,7 +18,8 @@ from hearth.switching.progress import Phase, Progress, say_nothing
         (12.4, 84.0, "loading scout, 12 of about 84 s"),
         (12.4, 0.0, "loading scout, 12 s"),
         (12.4, 0.5, "loading scout, 12 s"),
-        (90.0, 84.0, "loading scout, 90 of about 84 s"),
+        (84.0, 84.0, "loading scout, 84 of about 84 s"),
+        (90.0, 84.0, "loading scout, 90 s; 84 s were expected"),
     ],
 )
 def test_a_load_in_words(elapsed_s: float, expected_s: float, words: str) -> None:

@@ -155,3 +155,22 @@ def test_a_systemd_that_does_not_listen_is_no_reason_to_fail(tmp_path: Path, mon
     service.keep_waiting("waiting", 30)
 
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_lock_is_not_taken_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "lock").symlink_to(tmp_path / "other")
+
+    with pytest.raises(HearthError), state.locked(tmp_path / "lock", 0, HearthError):
+        pass
+    assert (tmp_path / "other").read_text() == "kept"
+
+
+def test_a_file_is_not_made_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "file.new").symlink_to(tmp_path / "other")
+
+    state.replace(tmp_path / "file", b"new")
+
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert (tmp_path / "other").read_text() == "kept"

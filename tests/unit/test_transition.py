@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.switching.transition: when an engine is sick, and how one is drained, stopped, started and verified."""
+"""hearth.switching.transition: how an engine is drained, stopped, started and verified."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,139 +13,13 @@ from fakes import FakeSystemd, ScriptedServer
 
 from hearth.admission.admit import Host
 from hearth.contract import Contract, Engine
-from hearth.engines import probe
-from hearth.errors import EngineFailedError
+from hearth.errors import EngineFailedError, OutOfMemoryError, SystemdGoneError
 from hearth.switching import transition
 from hearth.switching.progress import Progress
 from hearth.switching.transition import Hand
 
 if TYPE_CHECKING:
-    from ollama_server import OllamaServer
     from tests.unit.conftest import MakeEngine, MakeState
-
-YEAR_2020_US = 1_577_836_800_000_000
-
-
-@pytest.fixture
-def unit_file(tmp_path: Path) -> Path:
-    """A unit file, written in 2020."""
-    path = tmp_path / "hearth-engine-scout.service"
-    path.write_text("[Service]\n")
-    os.utime(path, ns=(YEAR_2020_US * 1000, YEAR_2020_US * 1000))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("active", "started_us", "newer"),
-    [
-        ("active", YEAR_2020_US - 1, True),
-        ("active", YEAR_2020_US, False),
-        ("active", YEAR_2020_US + 1, False),
-        ("activating", YEAR_2020_US - 1, True),
-        ("inactive", YEAR_2020_US - 1, False),
-        ("active", 0, False),
-    ],
-)
-def test_a_unit_file_is_newer_where_it_was_written_after_the_start_of_what_runs(
-    make_engine: MakeEngine, make_state: MakeState, unit_file: Path, active: str, started_us: int, newer: bool
-) -> None:
-    state = make_state(make_engine(), active, started_us=started_us, fragment=str(unit_file))
-
-    assert transition.unit_is_newer(state) is newer
-
-
-def test_without_a_unit_file_nothing_is_newer(make_engine: MakeEngine, make_state: MakeState, tmp_path: Path) -> None:
-    state = make_state(make_engine(), "active", started_us=1, fragment=str(tmp_path / "gone"))
-
-    assert not transition.unit_is_newer(state)
-
-
-def test_an_engine_that_is_healthy_and_serves_its_name_is_well(
-    make_engine: MakeEngine, make_state: MakeState, server: ScriptedServer
-) -> None:
-    engine = make_engine(port=server.port)
-    server.serves("scout")
-
-    assert not transition.is_sick(engine, make_state(engine, "active"), "")
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param({"/health": [(503, {})]}, id="unhealthy"),
-        pytest.param({"/health": [(200, {})]}, id="no list of models"),
-        pytest.param({"/health": [(200, {})], "/v1/models": [(200, {"data": [{"id": "phi"}]})]}, id="another name"),
-        pytest.param({"/health": [(200, {})], "/v1/models": [(401, {})]}, id="another key"),
-    ],
-)
-def test_an_engine_that_is_up_but_not_what_it_should_be_is_sick(
-    make_engine: MakeEngine, make_state: MakeState, server: ScriptedServer, script: dict[str, Any]
-) -> None:
-    engine = make_engine(port=server.port)
-    server.script = script
-
-    assert transition.is_sick(engine, make_state(engine, "active"), "")
-
-
-def test_an_engine_that_is_up_and_does_not_listen_is_sick(
-    make_engine: MakeEngine, make_state: MakeState, free_port: int
-) -> None:
-    engine = make_engine(port=free_port)
-
-    assert transition.is_sick(engine, make_state(engine, "active"), "")
-
-
-@pytest.mark.parametrize("active", ["inactive", "failed", "activating"])
-def test_what_is_down_or_loading_is_not_asked_and_not_sick(
-    make_engine: MakeEngine, make_state: MakeState, server: ScriptedServer, active: str
-) -> None:
-    engine = make_engine(port=server.port)
-
-    assert not transition.is_sick(engine, make_state(engine, active), "")
-    assert not server.seen
-
-
-def test_an_engine_that_loads_from_an_older_unit_file_is_sick(
-    make_engine: MakeEngine, make_state: MakeState, unit_file: Path
-) -> None:
-    engine = make_engine()
-
-    assert transition.is_sick(engine, make_state(engine, "activating", started_us=1, fragment=str(unit_file)), "")
-
-
-def test_an_ollama_with_its_model_loaded_is_well(qwen: Engine, make_state: MakeState, ollama: OllamaServer) -> None:
-    ollama.store["qwen:latest"] = "d1"
-    ollama.loaded.append("qwen")
-
-    assert not transition.is_sick(qwen, make_state(qwen, "active"), "")
-
-
-def test_an_ollama_that_has_unloaded_its_model_is_sick(
-    qwen: Engine, make_state: MakeState, ollama: OllamaServer
-) -> None:
-    ollama.store["qwen:latest"] = "d1"
-
-    assert transition.is_sick(qwen, make_state(qwen, "active"), "")
-
-
-def test_an_ollama_that_lost_its_name_for_the_model_is_sick(
-    qwen: Engine, make_state: MakeState, ollama: OllamaServer
-) -> None:
-    ollama.store["qwen3:0.6b"] = "d1"
-    ollama.loaded.append("qwen")
-
-    assert transition.is_sick(qwen, make_state(qwen, "active"), "")
-
-
-def test_an_engine_that_hangs_is_sick(
-    make_engine: MakeEngine, make_state: MakeState, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "_PROBE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(probe.is_healthy, "__defaults__", (0.1,))
-    engine = make_engine(port=server.port)
-    server.hangs.set()
-
-    assert transition.is_sick(engine, make_state(engine, "active"), "")
 
 
 class Stage:
@@ -244,7 +117,9 @@ async def test_a_start_that_admission_refused_is_told_in_its_words(
     made = stage("inactive")
     made.systemd.start_ends[made.engine.unit] = ("failed", "exit-code")
     words = "engine scout needs 60.0 GiB, but of the 20.0 GiB available 10.0 GiB stay with the host"
-    monkeypatch.setattr(transition, "log_tail", lambda unit: (f"hearth: {words}", "unit: Control process exited"))
+    monkeypatch.setattr(
+        transition, "log_tail", lambda unit, lines: (f"hearth: {words}", "unit: Control process exited")
+    )
 
     with pytest.raises(EngineFailedError) as caught:
         await transition.start(made.hand, made.engine)
@@ -259,6 +134,84 @@ async def test_an_engine_that_is_stopped_while_it_loads_has_not_failed(stage: Ca
     await transition.stop(made.hand, made.engine)
 
     assert (await made.hand.systemd.state(made.engine.unit)).active == "inactive"
+
+
+async def test_an_engine_that_is_stopped_while_it_loads_is_told_again_until_it_ends(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transition, "_AGAIN_S", 0.001)
+    made = stage("activating")
+    told_again = asyncio.Event()
+    stop, end_again = made.systemd.stop, made.systemd.end_again
+
+    async def lost(unit: str, timeout_s: float) -> str:
+        await asyncio.wait_for(told_again.wait(), 5)
+        return await stop(unit, timeout_s)
+
+    async def arrives_at_the_third_time(unit: str) -> None:
+        await end_again(unit)
+        if made.calls.count("end again") == 3:
+            told_again.set()
+
+    monkeypatch.setattr(made.systemd, "stop", lost)
+    monkeypatch.setattr(made.systemd, "end_again", arrives_at_the_third_time)
+
+    await transition.stop(made.hand, made.engine)
+
+    assert made.calls[:3] == ["end again"] * 3
+    assert not made.systemd.table[made.engine.unit].is_alive
+
+
+async def test_an_engine_that_is_up_is_not_hurried(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transition, "_AGAIN_S", 0.0)
+    made = stage("active")
+
+    await transition.stop(made.hand, made.engine)
+
+    assert made.calls == ["stop"]
+
+
+async def test_an_engine_that_does_not_tell_what_it_works_on_is_busy_until_the_time_is_over(
+    stage: Callable[..., Stage],
+) -> None:
+    made = stage("active")
+    made.systemd.running[made.engine.unit].hangs.set()
+
+    assert await transition.drain(made.hand, made.engine, 0.2) == 0
+
+    assert "draining" in [one.phase for one in made.told]
+
+
+async def test_an_engine_that_ran_out_of_memory_is_told_apart(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stage()
+    made.systemd.start_ends[made.engine.unit] = ("failed", "exit-code")
+    log = ("CUDA out of memory", *(f"line {number}" for number in range(100)))
+    monkeypatch.setattr(transition, "log_tail", lambda unit, lines: log[-lines:])
+
+    with pytest.raises(OutOfMemoryError) as caught:
+        await transition.start(made.hand, made.engine)
+
+    assert caught.value.log == log[-20:]
+
+
+async def test_a_connection_that_breaks_leaves_the_engine_loading(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(unit: str, timeout_s: float) -> str:
+        made.systemd.set(unit, active="activating")
+        raise SystemdGoneError("of the test")
+
+    made = stage()
+    monkeypatch.setattr(made.systemd, "start", start)
+
+    with pytest.raises(SystemdGoneError):
+        await transition.start(made.hand, made.engine)
+
+    assert made.systemd.table[made.engine.unit].is_starting
 
 
 async def test_an_engine_that_is_down_in_the_end_has_stopped_whatever_became_of_the_job(
@@ -299,7 +252,7 @@ async def test_the_log_is_read_before_the_stop_adds_to_it(
 ) -> None:
     made = stage()
     made.systemd.start_ends[made.engine.unit] = ("failed", "exit-code")
-    monkeypatch.setattr(transition, "log_tail", lambda _: tuple(made.calls))
+    monkeypatch.setattr(transition, "log_tail", lambda unit, lines: tuple(made.calls))
 
     with pytest.raises(EngineFailedError) as caught:
         await transition.start(made.hand, made.engine)

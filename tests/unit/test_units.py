@@ -14,7 +14,7 @@ import pytest
 from dbus_fast import Message, MessageType
 
 from hearth.engines import units
-from hearth.errors import SystemdError
+from hearth.errors import SystemdError, SystemdGoneError
 
 JOB = "/org/freedesktop/systemd1/job/7"
 UNIT = "hearth-engine-scout.service"
@@ -29,6 +29,7 @@ class Bus:
         self.before_the_answer: Callable[[], None] = lambda: None
         self.after_the_answer: Callable[[], None] = lambda: None
         self.error = ""
+        self.error_name = "org.freedesktop.systemd1.NoSuchUnit"
 
     def removed(self, result: str, path: str = JOB) -> None:
         self.systemd._on_message(
@@ -46,7 +47,7 @@ class Bus:
         self.asked.append((str(message.member), message.body))
         message.serial = 1
         if self.error:
-            return Message.new_error(message, "org.freedesktop.systemd1.NoSuchUnit", self.error)
+            return Message.new_error(message, self.error_name, self.error)
         self.before_the_answer()
         asyncio.get_running_loop().call_soon(self.after_the_answer)
         return Message.new_method_return(message, "o", [JOB])
@@ -183,3 +184,35 @@ def test_a_journal_that_does_not_answer_has_no_tail(
     monkeypatch.setattr(subprocess, "run", impatient)
 
     assert units.log_tail(UNIT) == ()
+
+
+async def test_a_connection_that_breaks_ends_the_wait_for_a_job(bus: Bus) -> None:
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.set_exception(EOFError())
+    bus.after_the_answer = lambda: bus.systemd._on_gone(gone)
+
+    with pytest.raises(SystemdGoneError, match=r"^the connection to systemd broke: try again$"):
+        await bus.systemd.stop(UNIT, 5)
+
+
+async def test_a_systemd_that_is_not_on_the_bus_is_not_one_that_refuses(bus: Bus) -> None:
+    bus.error, bus.error_name = "The name is not activatable", "org.freedesktop.DBus.Error.ServiceUnknown"
+
+    with pytest.raises(SystemdGoneError, match=r"^systemd is not there to be asked for StopUnit \("):
+        await bus.systemd.stop(UNIT, 5)
+
+
+async def test_jobs_of_others_are_not_kept(bus: Bus) -> None:
+    bus.before_the_answer = lambda: bus.removed("failed", JOB + "7")
+    bus.after_the_answer = lambda: bus.removed("done")
+    await bus.systemd.stop(UNIT, 5)
+
+    bus.removed("done", JOB + "8")
+
+    assert bus.systemd._finished == {}
+
+
+async def test_a_main_process_is_told_once_more_to_end(bus: Bus) -> None:
+    await bus.systemd.end_again(UNIT)
+
+    assert bus.asked == [("KillUnit", [UNIT, "main", 15])]

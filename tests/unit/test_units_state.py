@@ -38,6 +38,7 @@ class Bus:
                 "Result": Variant("s", "success"),
                 "MainPID": Variant("u", 0),
                 "ExecMainStartTimestamp": Variant("t", 0),
+                "ExecMainStatus": Variant("i", 0),
             },
         }
         return Message.new_method_return(message, "a{sv}", [properties[message.body[0]]])

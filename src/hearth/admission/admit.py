@@ -23,7 +23,7 @@ from hearth.admission.starts import Start, Starts
 from hearth.admission.verdict import Admission, decide, wanted_gib
 from hearth.contract import Contract, Engine
 from hearth.engines import service
-from hearth.errors import EngineFailedError, HearthError
+from hearth.errors import EngineFailedError, HearthError, RefusedError
 from hearth.memory import Memory
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 HOST = Host()
 
 
-def preconditions(engine: Engine, *, port: bool = True) -> None:
+def preconditions(engine: Engine, *, port: bool = True, model: bool = True) -> None:
     """What must hold beside memory before an engine is started; raises EngineFailedError with what does not.
 
-    Without ``port``, the engine may be up itself and have its port.
+    Without ``port``, the engine may be up itself and have its port; without ``model``, its files may be still to come.
     """
-    if not Path(engine.model_path).exists():
+    if model and _is_missing(Path(engine.model_path)):
         if engine.engine == "ollama":
             raise EngineFailedError(
                 f"engine {engine.name}: Ollama's store {engine.model_path} is missing; run site.yml again"
@@ -100,6 +100,17 @@ def preconditions(engine: Engine, *, port: bool = True) -> None:
                 f"engine {engine.name}: its port {engine.port} is taken by another program "
                 f"(ss -ltnp 'sport = :{engine.port}' names it); stop that, or give the model another port"
             ) from None
+
+
+def _is_missing(path: Path) -> bool:
+    """What may not be looked at is not: the unit, which is root's, asks again."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def explain(
@@ -230,30 +241,46 @@ def _wait_for_start(contract: Contract, engine: Engine, other: Start, host: Host
         host.clock.sleep(memory.INTERVAL_S)
 
 
-def wait_for_memory(contract: Contract, engine: Engine, *, patience_s: float = PATIENCE_S, host: Host = HOST) -> None:
-    """Wait while memory comes back after a stop, until the engine would be admitted.
+def wait_for_memory(
+    contract: Contract,
+    engine: Engine,
+    *,
+    patience_s: float = PATIENCE_S,
+    wanted: Callable[[], bool] = lambda: True,
+    host: Host = HOST,
+) -> None:
+    """Wait while memory comes back after a stop, until the engine would be admitted, or is not ``wanted`` any more.
 
-    Raises EngineFailedError, with who holds memory, where it does not. Not for callers with a running loop.
+    Raises RefusedError, with who holds memory, where it does not. Not for callers with a running loop.
     """
     need = host.ledger.need(engine)
-    wanted = wanted_gib(need, contract.floor_gib)
-    if host.read_memory().available_gib < wanted:
-        _wait_for_memory(contract, engine, need, host.clock.now() + patience_s, host, _CALM_AFTER_STOP_S)
+    if host.read_memory().available_gib < wanted_gib(need, contract.floor_gib):
+        _wait_for_memory(contract, engine, need, host.clock.now() + patience_s, host, _CALM_AFTER_STOP_S, wanted)
 
 
 def _wait_for_memory(
-    contract: Contract, engine: Engine, need: Need, deadline: float, host: Host, calm_s: float = _CALM_S
+    contract: Contract,
+    engine: Engine,
+    need: Need,
+    deadline: float,
+    host: Host,
+    calm_s: float = _CALM_S,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Until there may be enough. Raises EngineFailedError, with all there is to say, where waiting leads nowhere."""
+    """Until there may be enough. Raises RefusedError, with all there is to say, where waiting leads nowhere."""
     coming = _Comeback(contract, engine, host, calm_s)
-    wanted = wanted_gib(need, contract.floor_gib)
+    gib = wanted_gib(need, contract.floor_gib)
     left_s = max(0.0, deadline - host.clock.now())
-    now = memory.wait_for(wanted, left_s, still=coming.still, read=host.read_memory, clock=host.clock)
-    if now.available_gib >= wanted and left_s:
+
+    def still(now: Memory) -> bool:
+        return wanted() and coming.still(now)
+
+    now = memory.wait_for(gib, left_s, still=still, read=host.read_memory, clock=host.clock)
+    if now.available_gib >= gib and left_s:
         return
     states = host.read_states([one.unit for one in contract.engines])
     held = _holders(contract, engine, states, host.ledger, host)
-    raise EngineFailedError(decide(engine, need, now, contract.floor_gib, held=held).sentence)
+    raise RefusedError(decide(engine, need, now, contract.floor_gib, held=held).sentence)
 
 
 class _Comeback:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from hearth.switching.change import Change
 
-_EXIT_CODES = {errors.UnknownModelError: 2, errors.BusyError: 3}
+# A download may last for hours, and the journal keeps every line.
+_FETCH_EVERY_S = 30.0
+_EXIT_CODES = {errors.UnknownModelError: 2, errors.UnknownKeyError: 2, errors.BusyError: 3}
 
 
 def main(words: list[str] | None = None) -> int:
@@ -62,6 +64,10 @@ def _print_json(value: object) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.verb == "doctor":
         return _doctor(options)
+    if options.verb == "keys":
+        return _keys(options)
+    if options.verb == "serve":
+        return _serve(options)
     if options.verb == "completion" and options.shell != "models":
         from hearth.cli import completion
 
@@ -77,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
             return _logs(known.find(options.model), options)
         case "admit":
             return _admit(known, known.find(options.model), options)
+        case "fetch":
+            return _fetch(known.find(options.model))
         case "ready":
             return _ready(known.find(options.model), options.pid)
         case _:
@@ -184,6 +192,75 @@ def _ready(engine: contract.Engine, pid: int | None) -> int:
     took = f", and took {max(0.0, taken):.1f} GiB" if taken is not None else ""
     print(f"hearth: {engine.name} is ready after {seconds:.1f} s on {engine.base_url}{took}")
     return 0
+
+
+def _fetch(engine: contract.Engine) -> int:
+    from hearth.admission import admit
+    from hearth.cli import console
+    from hearth.download.meter import gigabytes
+    from hearth.engines import fetching
+    from hearth.switching.progress import Progress
+
+    watcher = console.Watcher(sys.stderr, every_s=_FETCH_EVERY_S)
+    try:
+        result = fetching.fetch(
+            engine,
+            lambda progress: watcher(Progress(phase="fetching", engine=engine.name, note=progress.words)),
+            admit.HOST.run,
+        )
+    finally:
+        watcher.close()
+    if result is None:
+        print(f"hearth: the files of {engine.name} are there")
+    else:
+        print(
+            f"hearth: brought {gigabytes(result.bytes_fetched)} GB of {engine.name} in {result.seconds:.1f} s, commit "
+            f"{result.commit[:12]}, {gigabytes(result.bytes_total)} GB in all"
+        )
+    return 0
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from hearth.cli import tables
+    from hearth.gateway import keys
+
+    if options.action == "list":
+        known = keys.read(options.file)
+        if options.json:
+            _print_json([keys.shown(key) for key in known.values()])
+        else:
+            _print(tables.keys(list(known.values())))
+        return 0
+    if options.action == "revoke":
+        with keys.change(options.file) as known:
+            keys.revoke(known, options.name)
+        _complain(f"hearth: the key {options.name} is good for nothing any more")
+        return 0
+    secret = keys.new_secret()
+    with keys.change(options.file) as known:
+        keys.add(
+            known,
+            keys.Key(
+                name=options.name,
+                sha256=keys.digest(secret),
+                scopes=tuple(options.scope or ("models",)),
+                concurrency=options.concurrency,
+                per_minute=options.per_minute,
+                made=keys.now(),
+            ),
+        )
+    _complain(f"hearth: this is the key {options.name}; nobody can show it again")
+    print(secret)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from hearth.gateway import process, settings
+
+    wanted = settings.load(options.settings)
+    if options.engines != contract.PATH:
+        wanted = msgspec.structs.replace(wanted, engines=str(options.engines))
+    return process.main(wanted)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -34,14 +34,14 @@ def _seconds(text: str) -> float:
 _seconds.__name__ = "number of seconds"
 
 
-def _lines(text: str) -> int:
+def _count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ValueError
     return value
 
 
-_lines.__name__ = "number of lines"
+_count.__name__ = "number"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     logs = verbs.add_parser("logs", help="the log of one model's engine (journalctl)")
     logs.add_argument("model")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
-    logs.add_argument("-n", "--lines", type=_lines, default=LOG_LINES, help="newest lines (default: %(default)s)")
+    logs.add_argument("-n", "--lines", type=_count, default=LOG_LINES, help="newest lines (default: %(default)s)")
 
     _as_json(verbs.add_parser("doctor", help="every check of this box, with a verdict and what to do"))
 
@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     ready.add_argument("model")
     ready.add_argument("--pid", type=int, help="give up at once when this process ends")
 
+    fetch = verbs.add_parser(
+        "fetch",
+        help="bring a model's files, where the box is to do that itself (its unit asks this before its first start)",
+    )
+    fetch.add_argument("model", help="name or alias")
+
+    _add_gateway(verbs)
+
     completion = verbs.add_parser(
         "completion",
         help="print what a shell completes this command by",
@@ -90,6 +98,35 @@ def parser() -> argparse.ArgumentParser:
         "shell", choices=("bash", "zsh", "models"), help="models: the names that those scripts ask for, one a line"
     )
     return root
+
+
+def _add_gateway(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The gateway's verbs. Where their files are is written here too: most verbs never load what knows it."""
+    keys = verbs.add_parser(
+        "keys",
+        help="who may call the gateway: add a key, list them, revoke one",
+        description="Who may call the gateway. A change counts within a second, without a restart.",
+    )
+    keys.add_argument("--file", type=Path, default=Path("/etc/hearth/keys.json"), help="default: %(default)s")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser(
+        "add", help="make a key; its secret is printed once, to stdout, and is written nowhere on this box"
+    )
+    add.add_argument("name", help="whose it is: letters, digits and . _ -")
+    add.add_argument(
+        "--scope",
+        action="append",
+        choices=("models", "admin"),
+        help="what it may: ask models, or load, unload and switch them; may be said twice (default: models)",
+    )
+    add.add_argument("--concurrency", type=_count, default=0, metavar="N", help="requests at a time (default: any)")
+    add.add_argument("--per-minute", type=_count, default=0, metavar="N", help="requests a minute (default: any)")
+    _as_json(actions.add_parser("list", help="all keys, without their secrets, which nobody knows here"))
+    revoke = actions.add_parser("revoke", help="take a key away; requests that it has under way end by themselves")
+    revoke.add_argument("name")
+
+    serve = verbs.add_parser("serve", help="be the gateway (its unit, hearth-gateway.service, asks this)")
+    serve.add_argument("--settings", type=Path, default=Path("/etc/hearth/gateway.json"), help="default: %(default)s")
 
 
 def _as_json(verb: argparse.ArgumentParser, words: str = "for programs") -> None:

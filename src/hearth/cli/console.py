@@ -32,13 +32,19 @@ class Watcher:
     """
 
     def __init__(
-        self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, columns: int | None = None
+        self,
+        stream: TextIO,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        columns: int | None = None,
+        every_s: float = EVERY_S,
     ) -> None:
         self._stream = stream
+        self._every_s = every_s
         self._clock = clock
         self._columns = columns or _columns(stream)
         self._phase = ("", "")
-        self._told_at = -EVERY_S
+        self._told_at = -every_s
         self._line_is_open = False
 
     def __call__(self, progress: Progress) -> None:
@@ -47,7 +53,7 @@ class Watcher:
             self._line_is_open = True
             return
         phase, now = (progress.phase, progress.engine), self._clock()
-        if phase != self._phase or now - self._told_at >= EVERY_S:
+        if phase != self._phase or now - self._told_at >= self._every_s:
             self._phase, self._told_at = phase, now
             self._write(progress.words + "\n")
 

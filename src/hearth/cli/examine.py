@@ -116,15 +116,21 @@ def _key(path: str) -> Check:
 
 def _engines(known: Contract, states: Mapping[str, UnitState], places: Places) -> Iterator[Check]:
     engines = known.engines
-    models = {engine.name: _complaint(admit.preconditions, engine, port=False) for engine in engines}
+    # The box fetches the others' files itself, once they are needed.
+    models = {
+        engine.name: _complaint(admit.preconditions, engine, port=False, model=engine.fetch is None)
+        for engine in engines
+    }
     ports = {
         # Where the model is missing, admission does not come to the port.
         engine.name: ""
         if models[engine.name] or states[engine.unit].is_alive
-        else _complaint(admit.preconditions, engine)
+        else _complaint(admit.preconditions, engine, model=engine.fetch is None)
         for engine in engines
     }
-    yield from doctor.preconditions("models", models, f"all {len(engines)} on disk")
+    late = [engine.name for engine in engines if engine.fetch and not Path(engine.model_path).exists()]
+    but = f" but {', '.join(late)}, fetched at the first start" if late else ""
+    yield from doctor.preconditions("models", models, f"all {len(engines)} on disk{but}")
     yield from doctor.preconditions("ports", ports, "free, or of a model that runs")
     yield from doctor.units(
         engines, states, [engine.name for engine in engines if transition.unit_is_newer(states[engine.unit])]

@@ -13,6 +13,7 @@ import msgspec
 
 from hearth import state
 from hearth.contract import Contract, Engine
+from hearth.engines import fetching
 from hearth.errors import HearthError
 from hearth.switching import journal
 
@@ -30,7 +31,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One engine. ``since`` is when it was started (ISO 8601, UTC), empty where it does not run.
 
     ``need_gib`` is what a start takes, in GiB, and ``need_source`` whether that was measured on this box. ``result`` is
-    systemd's word for how the last run ended.
+    systemd's word for how the last run ended. ``fetching`` is how far the download of its files is, in words, while the
+    box downloads them itself.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     need_gib: float
     need_source: Source
     since: str
+    fetching: str = ""
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +87,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     change: Pending | None
 
 
-def row(engine: Engine, now: UnitState, ledger: Ledger) -> Row:
+def row(engine: Engine, now: UnitState, ledger: Ledger, run: Path = state.RUN) -> Row:
     """One engine, from what systemd says of its unit."""
     need = ledger.need(engine)
     return Row(
@@ -98,6 +101,7 @@ def row(engine: Engine, now: UnitState, ledger: Ledger) -> Row:
         need_gib=need.gib,
         need_source=need.source,
         since=_iso(now.started_us) if now.is_alive and now.started_us else "",
+        fetching=fetching.told(engine, run) if engine.fetch else "",
     )
 
 
@@ -131,7 +135,7 @@ def look(contract: Contract, states: Mapping[str, UnitState], host: Host) -> Sta
     """How the box stands. ``states`` are systemd's, by unit. Raises HearthError where there is no meminfo."""
     ledger = host.ledger
     return Standing(
-        engines=tuple(row(engine, states[engine.unit], ledger) for engine in contract.engines),
+        engines=tuple(row(engine, states[engine.unit], ledger, host.run) for engine in contract.engines),
         memory=host.read_memory(),
         floor_gib=contract.floor_gib,
         change=pending(host.run),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hearth.admission.verdict import Admission
     from hearth.cli.doctor import Check
     from hearth.cli.standing import Row, Standing
+    from hearth.gateway.keys import Key
 
 _MINUTE_S = 60
 _HOUR_S = 3600
@@ -50,6 +51,8 @@ def status(standing: Standing, now_s: float) -> list[str]:
     ]
     memory = standing.memory
     lines = columns(rows)
+    fetching = [f"{one.name}: its files come, {one.fetching}" for one in standing.engines if one.fetching]
+    lines += ["", *fetching] if fetching else []
     figures = f"{memory.available_gib:.1f} of {memory.total_gib:.1f} GiB available"
     lines += ["", f"memory: {figures}, of which {standing.floor_gib:.1f} GiB stay with the host"]
     if standing.change is not None:
@@ -81,6 +84,18 @@ def admission(found: Admission) -> list[str]:
     if found.drops_cache:
         lines.append("page cache of model files would be given back first: too little memory is free for a GPU")
     return lines
+
+
+def keys(known: Sequence[Key]) -> list[str]:
+    """``hearth keys list``."""
+    if not known:
+        return ["there is no key: nobody is let in"]
+    rows = [("KEY", "MAY", "AT A TIME", "A MINUTE", "MADE")]
+    rows += [
+        (one.name, ", ".join(one.scopes), str(one.concurrency or "any"), str(one.per_minute or "any"), one.made or "-")
+        for one in known
+    ]
+    return columns(rows)
 
 
 def doctor(checks: Sequence[Check]) -> list[str]:

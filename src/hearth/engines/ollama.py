@@ -220,21 +220,22 @@ class _Progress:
 
 
 def _give_name(engine: Engine, watch: probe.ProcessWatch) -> None:
-    """Have the store know the model by Hearth's name, and by that name as it is now."""
+    """Have the store know the model by Hearth's names, and by those as it is now: Ollama answers to no other."""
     wanted = _digest(engine, watch, engine.tag)
     if wanted is None:
         raise EngineFailedError(
             f"engine {engine.name}: {engine.tag} was pulled and is not in Ollama's store {engine.model_path}: "
             "see its log"
         )
-    if _digest(engine, watch, engine.served_name) == wanted:
-        return
-    body = {"source": engine.tag, "destination": engine.served_name}
-    problem = _answer(engine, watch, "/api/copy", body, f"naming {engine.tag}")
-    if problem:
-        raise EngineFailedError(
-            f"engine {engine.name}: Ollama does not call {engine.tag} {engine.served_name} ({problem}): see its log"
-        )
+    for name in (engine.served_name, *engine.aliases):
+        if _digest(engine, watch, name) == wanted:
+            continue
+        body = {"source": engine.tag, "destination": name}
+        problem = _answer(engine, watch, "/api/copy", body, f"naming {engine.tag}")
+        if problem:
+            raise EngineFailedError(
+                f"engine {engine.name}: Ollama does not call {engine.tag} {name} ({problem}): see its log"
+            )
 
 
 def _load(engine: Engine, watch: probe.ProcessWatch) -> None:

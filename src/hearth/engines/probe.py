@@ -27,7 +27,7 @@ from hearth.errors import EmptyAnswerError, EngineFailedError
 # Readiness is to be noticed within 100 ms; one probe costs about 2 ms (measured on loopback).
 INTERVAL_S = 0.05
 # A loaded engine answers /health at once; a hung one must not hold the caller.
-_PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 5.0
 # Nobody is asked before its container's process runs. Docker's proxy listens earlier, and who connects makes the kernel
 # look for an address that nobody has yet; it looks again after 1 s only (net.ipv4.neigh.*.retrans_time_ms), and until
 # then every connection waits (measured with a tiny model: 1.1 s until the first answer, 0.4 s when nobody asks early).
@@ -49,7 +49,7 @@ def _headers(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def is_healthy(engine: Engine, client: requests.Session, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
+def is_healthy(engine: Engine, client: requests.Session, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
     """True when the engine says within ``timeout_s`` seconds that its model is loaded.
 
     Raises TimeoutError when it says nothing, neither yes nor no.
@@ -60,7 +60,7 @@ def is_healthy(engine: Engine, client: requests.Session, timeout_s: float = _PRO
     return answer is not None and bool(_own_names(engine) & _loaded_names(answer))
 
 
-def is_listening(engine: Engine, client: requests.Session, timeout_s: float = _PROBE_TIMEOUT_S) -> bool:
+def is_listening(engine: Engine, client: requests.Session, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
     """True when an Ollama answers within ``timeout_s`` seconds, with a model or without one.
 
     Raises TimeoutError when it says nothing.
@@ -172,7 +172,7 @@ class ProcessWatch:
 
 def served_names(engine: Engine, key: str) -> list[str]:
     """The model ids of ``GET /v1/models``, sorted. Raises EngineFailedError."""
-    answer = ask(engine, "GET", "/v1/models", key, timeout_s=_PROBE_TIMEOUT_S)
+    answer = ask(engine, "GET", "/v1/models", key, timeout_s=PROBE_TIMEOUT_S)
     try:
         return sorted(str(item["id"]) for item in answer["data"])
     except (KeyError, TypeError):
@@ -180,12 +180,15 @@ def served_names(engine: Engine, key: str) -> list[str]:
 
 
 def assert_serves(engine: Engine, key: str) -> None:
-    """Raises EngineFailedError unless the engine serves exactly the name it should.
+    """Raises EngineFailedError unless the engine serves the name it should, and no other than its aliases besides.
 
     For Ollama, which lists its whole store: unless that name is among them.
     """
     names = served_names(engine, key)
-    right = bool(_own_names(engine) & set(names)) if engine.engine == "ollama" else names == [engine.served_name]
+    if engine.engine == "ollama":
+        right = bool(_own_names(engine) & set(names))
+    else:
+        right = names.count(engine.served_name) == 1 and {*names} <= {engine.served_name, *engine.aliases}
     if not right:
         raise EngineFailedError(
             f"engine {engine.name} on port {engine.port} serves {', '.join(names) or 'nothing'} "
@@ -263,14 +266,19 @@ _IN_FLIGHT = {
 _PART = re.compile(r'[{,]priority="[^"]')
 
 
-def in_flight(engine: Engine, key: str) -> int:
-    """How many requests the engine works on or has waiting, by its own metrics; 0 where it does not tell."""
+def in_flight(engine: Engine, key: str, timeout_s: float = PROBE_TIMEOUT_S) -> int:
+    """How many requests the engine works on or has waiting, by its own metrics; 0 where it does not tell.
+
+    One that says nothing within ``timeout_s`` seconds has at least one: it is too busy to answer.
+    """
     names = _IN_FLIGHT.get(engine.engine, ())
     if not names:
         return 0
     try:
         with session() as client:
-            answer = client.get(f"{engine.base_url}/metrics", headers=_headers(key), timeout=_PROBE_TIMEOUT_S)
+            answer = client.get(f"{engine.base_url}/metrics", headers=_headers(key), timeout=timeout_s)
+    except requests.Timeout:
+        return 1
     except requests.RequestException:
         return 0
     if answer.status_code != _OK:

@@ -45,7 +45,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engines = Engines(contract.load(Path(settings.engines)))
-        key = configured.engines_key(settings, self._engines.contract)
+        key = contract.read_key(self._engines.contract)
         self._keyring = Keyring(Path(settings.keys))
         if self._keyring.trouble and not settings.open:
             raise SettingsError(f"{self._keyring.trouble}; without keys nobody could be let in, so it does not start")

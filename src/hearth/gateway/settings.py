@@ -33,8 +33,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     client stays. ``keepalive_s``: how often a streaming client hears of the load. ``stop_s``: how long streams under
     way may go on when the gateway stops.
 
-    ``tls_cert`` and ``tls_key`` (both or neither), ``engines_key`` (an env file, as ``contract.Contract.key_file``),
-    ``engines``, ``keys`` and ``admin_socket`` are paths; see ``file`` for those that are not absolute.
+    ``tls_cert`` and ``tls_key`` (both or neither), ``engines``, ``keys`` and ``admin_socket`` are paths; see ``file``
+    for those that are not absolute.
     """
 
     listen: tuple[str, Port] = ("0.0.0.0", 8009)  # noqa: S104 - the one listener of the box on its network
@@ -47,7 +47,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stop_s: Seconds = 120.0
     tls_cert: str = ""
     tls_key: str = ""
-    engines_key: str = ""
     engines: str = str(contract.PATH)
     keys: str = str(keys.PATH)
     admin_socket: str = "/run/hearth/gateway.sock"
@@ -96,18 +95,3 @@ def file(name: str) -> Path:
     if not folder:
         raise SettingsError(f"{name} is the name of a credential, and systemd gave none: start hearth-gateway.service")
     return Path(folder, name)
-
-
-def load_contract(settings: Settings) -> contract.Contract:
-    """The contract, with the engines' key where the gateway may read it. Raises ContractError and SettingsError."""
-    known = contract.load(Path(settings.engines))
-    if not settings.engines_key:
-        return known
-    return msgspec.structs.replace(known, key_file=str(file(settings.engines_key)))
-
-
-def engines_key(settings: Settings, known: contract.Contract) -> str:
-    """The key that engines ask for; empty where there is none. Raises ContractError and SettingsError."""
-    if settings.engines_key:
-        known = msgspec.structs.replace(known, key_file=str(file(settings.engines_key)))
-    return contract.read_key(known)

@@ -21,6 +21,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     it is not expected to fit; admission at the start decides all the same. ``drain_s``: how long requests under way may
     take. ``timeout_s``: how long the engine may take to be ready, all included, where its own limit is not to count; 0:
     that counts.
+
+    ``demand``: for requests that wait, by the gateway. ``evict`` names who goes, and nobody else does; none is drained.
+    Nothing lasts: no start at boot is moved, no journal is kept, and nobody is brought back, since whoever is missing
+    comes with its next request. The first answer is left to the request that waits.
     """
 
     name: str | None
@@ -33,6 +37,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
     drain_s: float = DRAIN_S
     timeout_s: float = 0.0
+    demand: bool = False
+    evict: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:

@@ -133,10 +133,28 @@ def plan_switch(
     )
 
 
-def plan_start(now: Situation, target: Engine, *, sick: bool = False, boot: bool = False) -> Plan:
-    """Plan to have ``target`` run beside what runs; ``boot``: and start at boot, beside what does."""
+def plan_start(
+    now: Situation,
+    target: Engine,
+    *,
+    sick: bool = False,
+    boot: bool = False,
+    evict: Collection[str] | None = None,
+) -> Plan:
+    """Plan to have ``target`` run beside what runs; ``boot``: and start at boot, beside what does.
+
+    With ``evict`` it is known who goes for it: those and nobody else, and of those none that is pinned.
+    """
     arrives = sick or not now.state(target).is_coming
-    stop = _evicted(now, target) if arrives and target.lane == "main" else []
+    stop: Sequence[Engine] = []
+    if arrives and evict is not None:
+        stop = [
+            engine
+            for engine in now.contract.engines
+            if engine.name in evict and engine.name != target.name and not engine.pinned and now.state(engine).is_alive
+        ]
+    elif arrives and target.lane == "main":
+        stop = _evicted(now, target)
     return _plan(now, target, lane=target.lane, stop=stop, sick=sick, disable=[], enable=boot)
 
 

@@ -14,13 +14,13 @@ from hearth.switching.progress import Progress
 from hearth.switching.transition import Hand
 
 
-async def settled(hand: Hand) -> Mapping[str, UnitState]:
+async def settled(hand: Hand, *, reload: bool = True) -> Mapping[str, UnitState]:
     """The states of all engines, none of them just stopping; what systemd has not read again is read first.
 
-    Raises SystemdError.
+    Without ``reload`` it is not, which is for root to ask. Raises SystemdError.
     """
     states = await hand.states()
-    if any(state.outdated for state in states.values()):
+    if reload and any(state.outdated for state in states.values()):
         # Left by a site.yml that was killed between writing the units and telling systemd.
         await hand.systemd.reload()
         states = await hand.states()

@@ -18,10 +18,9 @@ import msgspec
 from hearth import state
 from hearth.admission import admit
 from hearth.contract import Contract, Engine, read_key
-from hearth.engines import images
 from hearth.engines.units import Systemd, UnitState
-from hearth.errors import BusyError, EngineFailedError, HearthError, SystemdError
-from hearth.switching import journal, recovery, transition
+from hearth.errors import BusyError, EngineFailedError, HearthError, SystemdError, SystemdGoneError
+from hearth.switching import foresight, journal, recovery, transition
 from hearth.switching.change import Change
 from hearth.switching.journal import Journal
 from hearth.switching.plan import Plan, Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
@@ -32,17 +31,22 @@ __all__ = ("LOCK", "Change", "Outcome", "box_lock", "foretell", "switch")
 
 LOCK = state.RUN / "switch.lock"
 _LOCK_INTERVAL_S = 0.05
+# A request does not wait for a download. But who may not look at the files learns only so that they are there.
+_FETCH_ON_DEMAND_S = 20.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a change did, or in a dry run would do.
 
-    ``drained`` requests were waited for. Times are in seconds: ``load_s`` until the engine was ready, ``first_s`` until
-    it had answered. ``healed`` says what an earlier change had left undone.
+    ``fetched``: the model's files had to be brought first. ``drained`` requests were waited for. Times are in seconds:
+    ``load_s`` until the engine was ready, ``first_s`` until it had answered. ``healed`` says what an earlier change had
+    left undone.
     """
 
     plan: Plan
     active: str | None
+    fetched: bool = False
+    fetch_s: float = 0.0
     drained: int = 0
     drain_s: float = 0.0
     stop_s: float = 0.0
@@ -86,19 +90,35 @@ async def switch(
     dry: bool = False,
     lock_timeout_s: float = 60.0,
     tell: Tell = say_nothing,
+    unwanted: asyncio.Future[None] | None = None,
     host: admit.Host = admit.HOST,
 ) -> Outcome:
     """Carry out a change, or go back to what was; with ``dry`` only plan it.
 
+    ``unwanted`` is done where what starts is not wanted any more: then it is stopped, and UnwantedError is raised.
     Raises UnknownModelError, BusyError, SystemdError, and EngineFailedError with what broke and what runs now.
     """
     if dry:
         return (await foretell(contract, [change], host=host))[0]
     target = contract.find(change.name) if change.name is not None else None
     key = read_key(contract)
-    async with _turn(lock_timeout_s, host.run / LOCK.name), Systemd() as systemd:
-        hand = Hand(systemd=systemd, contract=contract, key=key, host=host, tell=tell)
-        return await _Transaction(hand, change, target).run()
+
+    async def run(*, files_are_there: bool = False) -> Outcome:
+        async with _turn(lock_timeout_s, host.run / LOCK.name), Systemd() as systemd:
+            hand = Hand(systemd=systemd, contract=contract, key=key, host=host, tell=tell, unwanted=unwanted)
+            return await _Transaction(hand, change, target, files_are_there=files_are_there).run()
+
+    try:
+        return await run()
+    except _FilesMissingError as missing:
+        # Without the lock: a download may take hours, in which the box is not to be without a way to change engines.
+        async with Systemd() as systemd:
+            hand = Hand(systemd=systemd, contract=contract, key=key, host=host, tell=tell, unwanted=unwanted)
+            limit_s = _FETCH_ON_DEMAND_S if change.demand else transition.FETCH_S
+            fetch_s = await transition.fetch(hand, missing.engine, limit_s)
+        outcome = await run(files_are_there=True)
+        healed = "; ".join(filter(None, (*missing.healed, outcome.healed)))
+        return msgspec.structs.replace(outcome, fetched=True, fetch_s=fetch_s, healed=healed)
 
 
 async def foretell(contract: Contract, changes: Sequence[Change], *, host: admit.Host = admit.HOST) -> list[Outcome]:
@@ -116,8 +136,8 @@ async def foretell(contract: Contract, changes: Sequence[Change], *, host: admit
         for change, target in zip(changes, targets, strict=True):
             plan = await _plan(hand, change, target, states, available_gib)
             if plan.start or plan.restart:
-                await asyncio.to_thread(_foresee, hand, change, plan, states, now)
-            outcomes.append(Outcome(plan=plan, active=plan.target))
+                await asyncio.to_thread(foresight.foresee, hand, change, plan, states, now)
+            outcomes.append(Outcome(plan=plan, active=plan.target, fetched=foresight.lacks_files(contract, plan)))
             states, available_gib = states_after(plan, contract, states), plan.free_after_gib
     return outcomes
 
@@ -138,6 +158,8 @@ async def _plan(
     )
     if target is not None and change.stop:
         return plan_stop(now, target, boot=change.boot)
+    if target is not None and change.demand:
+        return plan_start(now, target, evict=change.evict)
     sick = target is not None and await asyncio.to_thread(transition.is_sick, target, states[target.unit], hand.key)
     if target is not None and change.beside:
         return plan_start(now, target, sick=sick, boot=change.boot)
@@ -145,37 +167,23 @@ async def _plan(
     return plan_switch(now, target, sick=sick, boot=change.boot, lane=change.lane, spare=spare)
 
 
-def _foresee(
-    hand: Hand, change: Change, plan: Plan, states: Mapping[str, UnitState], now: Mapping[str, UnitState]
-) -> None:
-    """Before anything is stopped: what cannot start must not cost the model that runs. Raises EngineFailedError.
+class _FilesMissingError(Exception):
+    """Nothing was stopped yet, and the model that is to be started has to be brought first."""
 
-    ``states`` are those that the plan was made from, ``now`` those of now: an engine that is up has its port itself.
-    """
-    contract = hand.contract
-    target = contract.find(plan.target or "")
-    admit.preconditions(target, port=not now[target.unit].is_alive)
-    images.require(target, hand.host.docker_socket)
-    # How much an engine that still loads has taken already is not known. It serves nobody yet, so to stop it in vain
-    # costs less than to refuse in vain.
-    hoped_gib = sum(plan.gib[name] for name in plan.stop if not states[contract.find(name).unit].is_up)
-    missing_gib = plan.missing_gib - hoped_gib
-    # Where nobody serves who would have to go, admission decides alone: it waits while memory comes back.
-    costs = plan.restart or any(states[contract.find(name).unit].is_up for name in plan.stop)
-    if costs and missing_gib > 0 and not change.force:
-        going = f" once {_and(plan.stop)} stopped" if plan.stop else ""
-        have_gib = plan.free_after_gib + plan.gib[target.name] + hoped_gib
-        raise EngineFailedError(
-            f"engine {target.name} needs {plan.gib[target.name]:.1f} GiB; {have_gib:.1f} GiB would be available{going}"
-            f", and {contract.floor_gib:.1f} GiB stay with the host, so {missing_gib:.1f} GiB are "
-            f"missing: hearth admit --explain {target.name} says who holds memory"
-        )
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.name)
+        self.engine = engine
+        self.healed: list[str] = []
 
 
 class _Transaction:
-    """One change, from the states that systemd tells to the states that were asked for, or back."""
+    """One change, from the states that systemd tells to the states that were asked for, or back.
 
-    def __init__(self, hand: Hand, change: Change, target: Engine | None) -> None:
+    With ``files_are_there`` nothing has to be brought first any more.
+    """
+
+    def __init__(self, hand: Hand, change: Change, target: Engine | None, *, files_are_there: bool) -> None:
+        self._files_are_there = files_are_there
         self._hand = hand
         self._change = change
         self._target = target
@@ -184,6 +192,8 @@ class _Transaction:
 
     async def run(self) -> Outcome:
         """Raises HearthError, with what an earlier change had left undone where there was one."""
+        if self._change.demand:
+            return await self._on_demand()
         states = await recovery.settled(self._hand)
         left = journal.read(self._journal)
         if left is None:
@@ -198,9 +208,24 @@ class _Transaction:
         healed = "; ".join((left.words, *done))
         try:
             outcome = await self._change_from(await recovery.settled(self._hand), left if takes_over else None)
+        except _FilesMissingError as missing:
+            missing.healed.insert(0, healed)
+            raise
         except HearthError as error:
             raise type(error)(f"{error}; before that, {healed}", error.log) from None
         return msgspec.structs.replace(outcome, healed=healed)
+
+    async def _on_demand(self) -> Outcome:
+        """What an earlier change has left undone is for the next one of a person: it was about more than one start."""
+        hand = self._hand
+        states = await recovery.settled(hand, reload=False)
+        plan = await _plan(hand, self._change, self._target, states, hand.host.read_memory().available_gib)
+        if plan.start:
+            await asyncio.to_thread(foresight.foresee, hand, self._change, plan, states, states)
+            if not self._files_are_there and await asyncio.to_thread(foresight.lacks_files, hand.contract, plan):
+                raise _FilesMissingError(self._engines[plan.target or ""])
+        target = self._engines[plan.target] if plan.target else None
+        return await self._steps(Outcome(plan=plan, active=plan.target), target, self._leaving(plan))
 
     def _takes_over(self, left: Journal, states: Mapping[str, UnitState]) -> bool:
         """Whether this change decides about all that the unfinished one had touched, so that nothing is to heal."""
@@ -230,13 +255,20 @@ class _Transaction:
             plan = msgspec.structs.replace(plan, wait=True)
         if plan.start or plan.restart:
             try:
-                await asyncio.to_thread(_foresee, self._hand, self._change, plan, states, states)
+                await asyncio.to_thread(foresight.foresee, self._hand, self._change, plan, states, states)
             except HearthError as error:
                 if left is None:
                     raise
                 done = await recovery.heal(self._hand, left)
                 journal.clear(self._journal)
                 raise EngineFailedError("; ".join((str(error), *done))) from None
+            if not self._files_are_there and await asyncio.to_thread(foresight.lacks_files, self._hand.contract, plan):
+                missing = _FilesMissingError(self._engines[plan.target or ""])
+                if left is not None:
+                    # What ran before serves while they come.
+                    missing.healed = await recovery.heal(self._hand, left)
+                    journal.clear(self._journal)
+                raise missing
         outcome = Outcome(plan=plan, active=plan.target)
         if plan.changes or plan.wait:
             way_back = self._way_back(plan, left, states)
@@ -258,24 +290,19 @@ class _Transaction:
     async def _carry_out(
         self, outcome: Outcome, target: Engine | None, previous: Sequence[str], *, healing: bool
     ) -> Outcome:
-        plan, hand = outcome.plan, self._hand
-        leaving = [self._engines[name] for name in (*plan.stop, *([plan.target] if plan.restart else [])) if name]
+        plan, hand, leaving = outcome.plan, self._hand, self._leaving(outcome.plan)
         began_s = time.monotonic()
-        drained = await asyncio.gather(*(transition.drain(hand, engine, self._change.drain_s) for engine in leaving))
-        outcome = msgspec.structs.replace(outcome, drained=sum(drained), drain_s=time.monotonic() - began_s)
-        if plan.changes:
-            self._write_journal(plan, previous)
-        try:
-            stop_s = await self._stop(leaving, all_of_them=target is None)
-            outcome = msgspec.structs.replace(outcome, stop_s=stop_s)
-            if target is not None and (plan.start or plan.restart or plan.wait):
-                if leaving or (healing and plan.start):
-                    memory_s = await transition.memory_back(hand, target)
-                    outcome = msgspec.structs.replace(outcome, memory_s=memory_s)
-                load_s, first_s = await transition.start(hand, target, self._change.timeout_s)
-                outcome = msgspec.structs.replace(outcome, load_s=load_s, first_s=first_s)
-        except HearthError as error:
-            raise await self._undone(error, plan, previous) from None
+        async with transition.emptied(hand, leaving, self._change.drain_s) as drained:
+            outcome = msgspec.structs.replace(outcome, drained=drained, drain_s=time.monotonic() - began_s)
+            if plan.changes:
+                self._write_journal(plan, previous)
+            try:
+                outcome = await self._steps(outcome, target, leaving, healing=healing)
+            except SystemdGoneError:
+                # The journal stays: the next change goes on from there.
+                raise
+            except HearthError as error:
+                raise await self._undone(error, plan, previous) from None
         # Last, so that a boot in the middle of a failing change still brings the old engine up.
         try:
             await recovery.move_boot(hand, [plan.target] if plan.target and plan.enable else [], plan.disable)
@@ -283,6 +310,26 @@ class _Transaction:
             journal.clear(self._journal)
             done = f"{plan.target} serves" if plan.target else f"nothing runs in the {plan.lane} lane"
             raise SystemdError(f"{done}, but what starts at boot could not be changed: {error}") from None
+        return outcome
+
+    def _leaving(self, plan: Plan) -> list[Engine]:
+        """Who stops, in this order."""
+        return [self._engines[name] for name in (*plan.stop, *([plan.target] if plan.restart else [])) if name]
+
+    async def _steps(
+        self, outcome: Outcome, target: Engine | None, leaving: Sequence[Engine], *, healing: bool = False
+    ) -> Outcome:
+        """Stop, wait for memory, start. Raises what the first failure raised, and undoes nothing."""
+        plan, hand = outcome.plan, self._hand
+        stop_s = await self._stop(leaving, all_of_them=target is None)
+        outcome = msgspec.structs.replace(outcome, stop_s=stop_s)
+        if target is not None and (plan.start or plan.restart or plan.wait):
+            if leaving or (healing and plan.start):
+                memory_s = await transition.memory_back(hand, target)
+                outcome = msgspec.structs.replace(outcome, memory_s=memory_s)
+            ask = not self._change.demand
+            load_s, first_s = await transition.start(hand, target, self._change.timeout_s, ask=ask)
+            outcome = msgspec.structs.replace(outcome, load_s=load_s, first_s=first_s)
         return outcome
 
     def _write_journal(self, plan: Plan, previous: Sequence[str]) -> None:

@@ -85,3 +85,14 @@ def test_an_engine_that_may_be_up_itself_is_not_asked_for_its_port(make_engine: 
         engine = make_engine(model_path=str(tmp_path), port=itself.getsockname()[1])
 
         admit.preconditions(engine, port=False)
+
+
+def test_a_model_that_may_not_be_looked_at_is_no_obstacle(
+    make_engine: MakeEngine, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+
+    admit.preconditions(make_engine(model_path="/home/spark/ai/models/scout.gguf", port=free_port))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from house import DONE, SECRET, OpenHouse, Stream, error
@@ -163,9 +164,9 @@ async def test_what_is_no_json_object_is_a_400(open_house: OpenHouse, body: byte
 
 
 @pytest.mark.parametrize("model", [7, ["scout"], {"name": "scout"}])
-async def test_a_model_that_is_no_text_is_a_400(open_house: OpenHouse, model: object) -> None:
+async def test_a_model_that_is_no_text_is_a_400(open_house: OpenHouse, model: Any) -> None:
     async with open_house() as house:
-        answer = await house.ask(None, model=model)
+        answer = await house.ask(model)
         assert (answer.status, error(answer)["param"]) == (400, "model")
 
 

@@ -8,7 +8,7 @@ from scheduling import Bench, begun, granted, only, refused, spec
 
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Grant, Refuse, Stop
 from hearth.gateway.scheduler.events import Configured, LoadFailed
-from hearth.gateway.scheduler.spec import Policy
+from hearth.gateway.scheduler.spec import Phase, Policy
 
 # Holds: another process changes engines
 
@@ -358,11 +358,11 @@ def test_a_hold_waits_for_what_is_in_flight_on_an_engine_that_is_removed() -> No
 
 
 @pytest.mark.parametrize("phase", ["starting", "stopping"])
-def test_an_engine_that_is_removed_on_its_way_keeps_nobody_waiting_for_its_memory(phase: str) -> None:
+def test_an_engine_that_is_removed_on_its_way_keeps_nobody_waiting_for_its_memory(phase: Phase) -> None:
     bench = Bench(spec("scout"), spec("coder"), free_gib=60)
     bench.up("scout")
     bench.arrive("r1", "scout")
-    bench.unit("scout", phase)  # type: ignore[arg-type]
+    bench.unit("scout", phase)
     bench.configure(spec("coder"))
     assert begun(bench.arrive("r2", "coder")) == [("coder", ())]
 

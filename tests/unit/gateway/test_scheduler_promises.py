@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from simbox import LAG_S, POLICY, STOP_S, SimBox, changed
+from simbox import LAG_S, POLICY, STOP_S, changed
+from simusers import SimBox
 
+from hearth.gateway.scheduler.events import FailureKind
 from hearth.gateway.scheduler.spec import EngineSpec, Policy
 
 LOAD_S = 8.0
@@ -61,9 +64,17 @@ class Promises(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.box.pass_(seconds)
 
-    @rule(fail=st.sampled_from([None, None, "failed", "oom", "refused", "busy"]))
-    def loads_fail(self, fail: str | None) -> None:
-        self.box.fail = fail  # type: ignore[assignment]
+    @rule(fail=st.sampled_from([None, None, *get_args(FailureKind)]))
+    def loads_fail(self, fail: FailureKind | None) -> None:
+        self.box.fail = None if fail == "cancelled" else fail
+
+    @rule(name=some_engine)
+    def an_engine_fails_again_and_again(self, name: str) -> None:
+        before, self.box.fail = self.box.fail, "failed"
+        for _ in range(POLICY.breaker_failures + 1):
+            self.box.arrive(name)
+            self.box.pass_(LOAD_S + 1)
+        self.box.fail = before
 
     @rule(name=some_engine, restarted=st.booleans())
     def crash(self, name: str, *, restarted: bool) -> None:

@@ -8,6 +8,7 @@ from scheduling import Bench, begun, granted, only, refused, spec
 
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Grant, Refuse
 from hearth.gateway.scheduler.events import Closing, LoadFailed
+from hearth.gateway.scheduler.spec import Phase
 
 
 def test_a_request_for_a_ready_engine_gets_through_at_once() -> None:
@@ -55,6 +56,14 @@ def test_an_engine_that_somebody_else_starts_is_waited_for_and_not_started() -> 
     bench = Bench(spec("scout"))
     bench.unit("scout", "starting")
     assert bench.arrive("r1", "scout") == []
+    assert bench.unit("scout", "ready") == [Grant("r1", "scout")]
+
+
+def test_who_waits_for_an_engine_that_somebody_else_starts_gets_through_while_another_loads() -> None:
+    bench = Bench(spec("scout", 40), spec("coder", 40))
+    bench.unit("scout", "starting")
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "coder")
     assert bench.unit("scout", "ready") == [Grant("r1", "scout")]
 
 
@@ -121,9 +130,9 @@ def test_who_left_the_queue_leaves_a_place_in_it() -> None:
 
 
 @pytest.mark.parametrize("phase", ["stopped", "failed", "stopping"])
-def test_an_engine_that_only_a_person_starts_is_not_started_for_a_request(phase: str) -> None:
+def test_an_engine_that_only_a_person_starts_is_not_started_for_a_request(phase: Phase) -> None:
     bench = Bench(spec("scout", start="manual"))
-    bench.unit("scout", phase)  # type: ignore[arg-type]
+    bench.unit("scout", phase)
     [refusal] = bench.arrive("r1", "scout")
     assert isinstance(refusal, Refuse)
     assert (refusal.code, refusal.status, refusal.retry_after_s) == ("not_on_demand", 503, None)

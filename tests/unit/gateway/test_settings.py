@@ -89,20 +89,6 @@ def test_a_credential_outside_of_the_unit_is_refused(monkeypatch: pytest.MonkeyP
         settings.file("tls.key")
 
 
-def test_the_engines_key_is_that_of_the_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_engine: MakeEngine
-) -> None:
-    (tmp_path / "engine.env").write_text("LLAMA_API_KEY=inner\nVLLM_API_KEY=inner\n")
-    (tmp_path / "other.env").write_text("LLAMA_API_KEY=other\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    known = contract.Contract(
-        schema=1, key_file=str(tmp_path / "other.env"), floor_gib=1.0, engines=(make_engine("scout"),)
-    )
-
-    assert settings.engines_key(Settings(engines_key="engine.env"), known) == "inner"
-    assert settings.engines_key(Settings(), known) == "other"
-
-
 def test_the_role_offers_fields_of_the_policy_only() -> None:
     spec = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
 

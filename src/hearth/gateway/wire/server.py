@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import ssl as tls
+import sys
 
 from hearth.gateway.replies import Refusal
 from hearth.gateway.wire.connection import Connection
@@ -112,7 +113,9 @@ async def serve(
 
     loop = listener.loop
     if path is not None or (sock is not None and sock.family == socket.AF_UNIX):
-        server = await loop.create_unix_server(connection, path, sock=sock, ssl=ssl, backlog=_BACKLOG)
+        # A socket that systemd made stays systemd's: from Python 3.13 on its file would go with the server.
+        more = {"cleanup_socket": False} if sock is not None and sys.version_info >= (3, 13) else {}
+        server = await loop.create_unix_server(connection, path, sock=sock, ssl=ssl, backlog=_BACKLOG, **more)
     else:
         server = (
             await loop.create_server(connection, sock=sock, ssl=ssl, backlog=_BACKLOG)
