@@ -40,7 +40,7 @@ def as_found(box: Box) -> Iterator[None]:
 
 
 class TestUser:
-    def test_may_stop_start_and_restart_an_engine(self, box: Box) -> None:
+    def test_may_stop_start_restart_and_signal_an_engine(self, box: Box) -> None:
         try:
             box.out("runuser -u hearth -- systemctl stop hearth-engine-tiny-a")
             assert box.active() == []
@@ -48,6 +48,7 @@ class TestUser:
             box.out("runuser -u hearth -- systemctl restart hearth-engine-tiny-a")
             assert box.active() == ["tiny-a"]
             box.out("runuser -u hearth -- systemctl reset-failed hearth-engine-tiny-a")
+            box.out("runuser -u hearth -- systemctl kill --kill-whom=main --signal=CONT hearth-engine-tiny-a")
         finally:
             box.out("systemctl reset-failed hearth-engine-tiny-a; systemctl start hearth-engine-tiny-a")
 
@@ -61,7 +62,7 @@ class TestUser:
             "StartUnit ss hearth-engine-nosuch.service replace",
             "StartUnit ss hearth-engine-tiny-a.timer replace",
             "StartUnit ss xhearth-engine-tiny-a.service replace",
-            "KillUnit ssi hearth-engine-tiny-a.service all 9",
+            "KillUnit ssi docker.service all 9",
             "ReloadUnit ss hearth-engine-tiny-a.service replace",
             "SetUnitProperties 'sba(sv)' hearth-engine-tiny-a.service true 1 MemoryMax t 1000",
             "EnableUnitFiles asbb 1 hearth-engine-tiny-b.service false false",
