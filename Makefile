@@ -13,11 +13,11 @@ BIN := $(ROOT)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 INVENTORY ?= inventory/spark.yml
-SCENARIO ?= default switch models
+SCENARIO ?= default switch models gateway
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-switch lint sanity unit molecule e2e lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-switch soak lint sanity unit molecule e2e lab build catalog lock clean FORCE
 
 
 help: ## this list
@@ -51,7 +51,7 @@ sanity: .venv/.ready ## ansible-test sanity
 unit: .venv/.ready ## unit tests
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit $(ARGS)
 
-molecule: .venv/.ready ## scenarios, each on a box of its own: SCENARIO=default, switch, models, vllm or all
+molecule: .venv/.ready ## scenarios, each on a box of its own: SCENARIO=default, switch, models, gateway, vllm or all
 	@for scenario in $(SCENARIO); do $(ROOT)/lab/molecule.sh "$$scenario" $(ARGS); done
 
 e2e: .venv/.ready ## tests that take a whole box or an installed artifact
@@ -75,6 +75,14 @@ bench-switch: .venv/.ready ## a switch by Hearth beside one by hand, on a box; 3
 
 bench-download: .venv/.ready ## downloads beside `hf download` and curl; ARGS="--scale 0.25" for less disk than 8 GB
 	@$(BIN)/python $(ROOT)/bench/download.py $(ARGS)
+
+bench-gateway: .venv/.ready ## the gateway beside nginx and LiteLLM, each on one core; 3 minutes
+	@$(ROOT)/lab/tools.sh nginx=nginx-light
+	@cd $(ROOT) && $(BIN)/python bench/gateway.py $(ARGS)
+
+soak: .venv/.ready ## 16 streaming clients, 3 models that do not fit together, 1,000 switches; ARGS="--switches 100"
+	@$(ROOT)/lab/up.sh
+	@cd $(ROOT) && PYTHONPATH=tests/e2e $(BIN)/python bench/soak.py $(ARGS)
 
 lab: .venv/.ready ## what boxes are made from: engine, images, registry, models
 	@$(ROOT)/lab/up.sh

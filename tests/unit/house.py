@@ -180,7 +180,8 @@ class Box:
             self.at_once -= 1
 
     async def phases(self, engines: Iterable[str]) -> Mapping[str, Phase]:
-        return {name: self.engines[name].phase for name in engines}
+        assert self.contract is not None
+        return {self.contract.find(name).name: self.engines[name].phase for name in engines}
 
     def _enter(self, call: str) -> None:
         self.calls.append(call)
@@ -429,6 +430,7 @@ def open_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenHouse:
         engines: Mapping[str, Mapping[str, Any]] | None = None,
         policy: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        patience_s: float | None = 60.0,
         **settings: Any,
     ) -> AsyncIterator[House]:
         loop = asyncio.get_running_loop()
@@ -458,7 +460,8 @@ def open_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenHouse:
         local = await serve(gateway.app.local, path=str(tmp_path / "gateway.sock"), limits=quick)
         house = House(gateway, listener, tmp_path / "gateway.sock", box, tmp_path / "keys.json")
         try:
-            yield house
+            async with asyncio.timeout(patience_s):
+                yield house
         finally:
             await house.close()
             for one in played.values():

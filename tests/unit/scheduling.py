@@ -133,6 +133,14 @@ class Bench:
         return next(view for view in self.scheduler.view(self.now) if view.name == engine)
 
 
+def crowded_box(*more: str, free_gib: float = 0.0, **policy: float) -> Bench:
+    """``scout`` has been up and idle for long, and nothing fits beside it."""
+    bench = Bench(*(spec(name) for name in ("scout", "coder", *more)), free_gib=free_gib, **policy)
+    bench.up("scout")
+    bench.wait(100)
+    return bench
+
+
 def granted(effects: Sequence[Effect]) -> list[str]:
     return [grant.request for grant in only(Grant, effects)]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from planning import Ask, asked
+from planning import Ask, asked, many
 
 from hearth.contract import Contract, Engine
 from hearth.switching.plan import Situation, keeps_its_choice, plan_start, plan_stop, plan_switch, states_after
@@ -350,6 +350,7 @@ def test_the_utility_lane_has_no_choice_to_keep(make_engine: MakeEngine, now: No
     assert keeps_its_choice(here.contract, here.states, "utility") is None
 
 
+@many
 @given(data=st.data())
 def test_where_it_is_known_who_goes_those_go_and_nobody_else(ask: Ask, data: st.DataObject) -> None:
     case = ask(data, "start")

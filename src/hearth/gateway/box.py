@@ -87,7 +87,9 @@ class Box:
             return LoadFailed(engine, _KINDS.get(type(error), "failed"), str(error), "\n".join(error.log))
         finally:
             self._starts, self._unwanted = "", None
-        return Loaded(engine, outcome.load_s)
+        # What the whole load took is measured by the unit; where another had begun it, only the rest was waited for here.
+        measured = self._host.ledger.need(self.contract.find(engine))
+        return Loaded(engine, measured.load_s if measured.source == "measured" else outcome.load_s)
 
     async def cancel(self, engine: str) -> None:
         """Have the start of ``engine`` that is under way end soon, with the engine stopped."""

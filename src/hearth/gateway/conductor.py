@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Protocol
 
-from hearth.errors import HearthError
+from hearth.errors import HearthError, SystemdError
 from hearth.gateway.replies import Refusal
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Effect, Grant, Refuse, Stop
 from hearth.gateway.scheduler.events import (
@@ -35,6 +35,11 @@ from hearth.gateway.scheduler.view import EngineView
 Turn = asyncio.Future[None]
 
 _log = logging.getLogger(__name__)
+
+# Of these there may be thousands a second.
+_OF_REQUESTS = frozenset({Arrived, Left})
+# How long until systemd is asked again where it did not answer; twice as long each time.
+_FIRST_S, _LONGEST_S = 0.1, 5.0
 
 # What a request is told when its time at the engine is over.
 CUT = Refusal(
@@ -64,7 +69,7 @@ class Hands(Protocol):
 class Conductor:
     """One scheduler and its effects.
 
-    ``heard`` is called with every event and effect, for metrics and for who listens to them.
+    ``heard`` is called with what happens to engines: each event but the coming and going of requests, and each Begin.
     """
 
     def __init__(self, scheduler: Scheduler, hands: Hands, heard: Callable[[Event | Effect], None]) -> None:
@@ -75,7 +80,7 @@ class Conductor:
         self._events: deque[Event] = deque()
         self._telling = False
         self._timer: asyncio.TimerHandle | None = None
-        self._due = math.inf
+        self._due: float | None = None
         self._turns: dict[str, Turn] = {}
         self._cuts: dict[str, Callable[[], None]] = {}
         self._holds: dict[str, asyncio.Future[int]] = {}
@@ -130,20 +135,24 @@ class Conductor:
 
     def tell(self, event: Event) -> None:
         """Something happened. What is told while effects are carried out comes after them."""
-        self._events.append(event)
         if self._telling:
+            self._events.append(event)
             return
         self._telling = True
         try:
+            self._take(event)
             while self._events:
-                event = self._events.popleft()
-                self._heard(event)
-                for effect in self.scheduler.handle(event, self._loop.time()):
-                    self._heard(effect)
-                    self._do(effect)
+                self._take(self._events.popleft())
         finally:
             self._telling = False
-        self._arm()
+        if self.scheduler.due() != self._due:
+            self._arm()
+
+    def _take(self, event: Event) -> None:
+        if type(event) not in _OF_REQUESTS:
+            self._heard(event)
+        for effect in self.scheduler.handle(event, self._loop.time()):
+            self._do(effect)
 
     def close(self) -> None:
         """Let nobody in any more: who waits is refused, what is in flight goes on."""
@@ -154,19 +163,15 @@ class Conductor:
         return self.scheduler.view(self._loop.time())
 
     def _arm(self) -> None:
-        due = self.scheduler.due()
-        due = math.inf if due is None else due
-        if due == self._due and self._timer is not None:
-            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._due = due
-        if due < math.inf:
-            self._timer = self._loop.call_at(due, self._tick)
+        self._due = self.scheduler.due()
+        if self._due is not None:
+            self._timer = self._loop.call_at(self._due, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer = self._due = None
         self.tell(Tick())
 
     def _do(self, effect: Effect) -> None:
@@ -189,6 +194,7 @@ class Conductor:
                 if drained is not None and not drained.done():
                     drained.set_result(left)
             case Begin(engine=engine, evict=evict):
+                self._heard(effect)
                 self._spawn(self._begin(engine, evict))
             case Stop(engine=engine):
                 self._spawn(self._stop(engine))
@@ -222,12 +228,25 @@ class Conductor:
         self.tell(Stopped(engine))
 
     async def _look_again(self, engines: tuple[str, ...]) -> None:
-        """The result of a transaction comes after the states it led to, whether their signals came yet or not."""
-        try:
-            for name, phase in (await self._hands.phases(engines)).items():
-                self.tell(UnitChanged(name, phase))
-        except HearthError as error:
-            _log.warning("%s", error)
+        """The result of a transaction comes after the states it led to, whether their signals came yet or not.
+
+        Without them a good load would be taken for one that ended at once; so systemd is asked until it answers.
+        """
+        wait_s = _FIRST_S
+        while True:
+            try:
+                phases = await self._hands.phases(engines)
+            except SystemdError as error:
+                _log.warning("%s; asking again in %.1f s", error, wait_s)
+            except HearthError as error:
+                _log.warning("%s", error)
+                return
+            else:
+                for name, phase in phases.items():
+                    self.tell(UnitChanged(name, phase))
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_S)
 
 
 def _nothing() -> None:

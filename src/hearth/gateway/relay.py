@@ -8,9 +8,9 @@ import time
 
 import msgspec
 
+from hearth.gateway.wire.answer import StaleError
 from hearth.gateway.wire.exchange import Exchange
 from hearth.gateway.wire.pool import Pool
-from hearth.gateway.wire.upstream import StaleError, Upstream
 
 # Fields that belong to one connection (RFC 9110, 7.6.1), and those that the gateway sets itself.
 _OWN = frozenset(
@@ -72,27 +72,25 @@ async def relay(pool: Pool, exchange: Exchange, target: Target) -> Relayed:
     CancelledError when the client is gone; by then the engine's connection is closed.
     """
     head = _head(exchange, target)
-    upstream = await pool.take(target.host, target.port)
-    begun = time.monotonic()
-    replayable = exchange.body.complete
-    try:
-        whole = await _ask(upstream, exchange, head)
-    except StaleError:
-        if not replayable:
-            raise
+    # What may have been closed meanwhile is only asked what can be asked again.
+    upstream = pool.take(target.host, target.port) if exchange.body.complete else None
+    if upstream is None:
         upstream = await pool.connect(target.host, target.port)
-        whole = await _ask(upstream, exchange, head)
-    first_byte_s = upstream.first_byte - begun if upstream.first_byte else 0.0
-    return Relayed(upstream.status, whole, first_byte_s, usage_in(upstream.tail()))
-
-
-async def _ask(upstream: Upstream, exchange: Exchange, head: bytes) -> bool:
-    done = upstream.ask(exchange, head)
-    try:
-        return await done
-    finally:
-        if not done.done() or done.cancelled():
-            upstream.abandon()
+    begun = time.monotonic()
+    while True:
+        done = upstream.ask(exchange, head)
+        try:
+            whole = await done
+        except StaleError:
+            # An engine closes idle connections when it likes: the question did not reach it.
+            pass
+        else:
+            first_byte_s = upstream.first_byte - begun if upstream.first_byte else 0.0
+            return Relayed(upstream.status, whole, first_byte_s, usage_in(upstream.tail()))
+        finally:
+            if done.cancelled():
+                upstream.abandon()
+        upstream = await pool.connect(target.host, target.port)
 
 
 def _head(exchange: Exchange, target: Target) -> bytes:

@@ -77,7 +77,8 @@ async def asked(exchange: Exchange) -> Asked:
             raise Refusal(400, "invalid_form", "The form's Content-Type names no boundary.")
         delimiter = b"--" + (boundary[1] or boundary[2])
         return await exchange.peek(lambda data, complete: in_form(delimiter, data, complete=complete)) or Asked()
-    return in_json(await exchange.read(), must=b"json" in kind.lower())
+    data = exchange.buffered if exchange.body.complete else await exchange.read()
+    return in_json(data, must=b"json" in kind.lower())
 
 
 def in_json(data: bytes, *, must: bool = True) -> Asked:

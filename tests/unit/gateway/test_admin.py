@@ -349,7 +349,7 @@ async def test_who_does_not_read_the_events_holds_nobody_up(open_house: OpenHous
         client = await house.connect(receive_buffer=4096)
         client.send(request("GET", "/api/events", None, KEY))
         await client.answer(of_head=True)
-        for _ in range(3000):
+        for _ in range(600):
             house.box.becomes("mini", "starting")
             house.box.becomes("mini", "stopped")
         assert (await house.ask("scout")).status == 200

@@ -307,6 +307,17 @@ async def test_a_model_that_is_removed_ends_for_those_who_wait_and_not_for_those
         assert (await stream.rest())[-1] == DONE
 
 
+async def test_a_model_that_is_removed_while_it_loads_is_in_nobodys_way(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with open_house() as house:
+        house.engine("scout").may_load.clear()
+        waiting = await house.send("scout")
+        await until(lambda: house.engine("scout").phase == "starting")
+        reconfigure(house, tmp_path, scout=None)
+        await house.gateway.reload()
+        assert (await waiting.answer()).status == 404
+        assert (await house.ask("sage")).status == 200
+
+
 async def test_a_configuration_that_is_damaged_changes_nothing(open_house: OpenHouse, tmp_path: Path) -> None:
     async with open_house(up=["scout"]) as house:
         (tmp_path / "engines.json").write_text("{", encoding="utf-8")

@@ -297,7 +297,8 @@ def test_a_load_that_lasts_half_an_hour_is_answered(open_house: OpenHouse, strea
     async def play() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SkippingLoop)
-        async with open_house(keepalive_s=5.0, policy={"max_wait_s": 120.0, "min_residency_s": 30.0}) as house:
+        policy = {"max_wait_s": 120.0, "min_residency_s": 30.0}
+        async with open_house(keepalive_s=5.0, policy=policy, patience_s=None) as house:
             engine = house.engine("scout")
             engine.may_load.clear()
             client = await house.send(stream=streamed)
@@ -336,7 +337,10 @@ def test_an_engine_that_nobody_uses_stops_after_its_time_from_the_last_byte_on(o
     async def play() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SkippingLoop)
-        async with open_house(up=["scout", "mini"], engines={"mini": {"pinned": True}}, policy={"idle_stop_s": 1800.0}) as house:
+        engines = {"mini": {"pinned": True}}
+        async with open_house(
+            up=["scout", "mini"], engines=engines, policy={"idle_stop_s": 1800.0}, patience_s=None
+        ) as house:
             stream = await house.stream(until="end")
             await stream.head()
             loop.skipped_s += 3600.0

@@ -12,8 +12,8 @@ from house import until
 from hearth.errors import SystemdError
 from hearth.gateway.conductor import Conductor
 from hearth.gateway.replies import Refusal
-from hearth.gateway.scheduler.effects import Effect, Grant
-from hearth.gateway.scheduler.events import Arrived, Event, Loaded, LoadFailed, Stopped, UnitChanged
+from hearth.gateway.scheduler.effects import Effect
+from hearth.gateway.scheduler.events import Event, Loaded, LoadFailed, Stopped, UnitChanged
 from hearth.gateway.scheduler.scheduler import Scheduler
 from hearth.gateway.scheduler.spec import EngineSpec, MemoryView, Phase, Policy
 
@@ -97,14 +97,17 @@ async def test_a_load_counts_as_done_whether_the_signal_of_it_came_or_not() -> N
     assert stage.hands.calls == ["begin scout"]
 
 
-async def test_a_load_that_succeeded_while_systemd_cannot_be_asked_ends_nevertheless() -> None:
+async def test_a_load_that_succeeded_while_systemd_cannot_be_asked_is_no_failure() -> None:
     stage = Stage()
     turn = stage.ask("one")
     stage.hands.blind = True
     stage.hands.go.set()
-    await until(lambda: any(isinstance(one, Loaded) for one in stage.heard))
-    stage.conductor.tell(UnitChanged("scout", "ready"))
+    await until(lambda: stage.hands.now["scout"] == "ready")
+    await asyncio.sleep(0.02)
+    assert not turn.done()
+    stage.hands.blind = False
     await turn
+    assert stage.hands.calls == ["begin scout"]
 
 
 async def test_hands_that_break_down_are_told_as_a_failed_load() -> None:
@@ -165,23 +168,22 @@ async def test_patience_ends_without_anything_else_happening() -> None:
 
 async def test_what_is_told_while_effects_are_carried_out_comes_after_them() -> None:
     stage = Stage()
-    stage.comes_up("scout")
-    order: list[Event | Effect] = []
+    # Somebody else's start: joined, not begun again.
+    stage.conductor.tell(UnitChanged("scout", "starting"))
+    turn = stage.ask("one")
+    heard: list[Event | Effect] = []
 
     def hear(told: Event | Effect) -> None:
-        order.append(told)
-        if told == Arrived("one", "scout"):
+        heard.append(told)
+        if told == UnitChanged("scout", "ready"):
             # Whoever listens may have something to say as well.
-            stage.conductor.tell(Arrived("two", "scout"))
+            stage.conductor.tell(UnitChanged("scout", "failed"))
 
     stage.conductor._heard = hear
-    stage.conductor.tell(Arrived("one", "scout"))
-    assert order == [
-        Arrived("one", "scout"),
-        Grant("one", "scout"),
-        Arrived("two", "scout"),
-        Grant("two", "scout"),
-    ]
+    stage.conductor.tell(UnitChanged("scout", "ready"))
+    assert heard[:2] == [UnitChanged("scout", "ready"), UnitChanged("scout", "failed")]
+    assert turn.done()
+    turn.result()
 
 
 async def test_a_hold_returns_when_the_last_one_has_ended() -> None:

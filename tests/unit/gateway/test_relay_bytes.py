@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamWriter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -167,7 +168,7 @@ async def test_a_stream_comes_out_the_same_however_it_is_cut_up(
     edges = [0, *sorted(min(cut, len(sent)) for cut in cuts), len(sent)]
 
     async def dribble(_: Question, writer: StreamWriter) -> None:
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in pairwise(edges):
             writer.write(sent[begin:end])
             await writer.drain()
             await asyncio.sleep(0)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio import StreamWriter
-from collections.abc import AsyncIterator
 
 import pytest
 from wires import (
@@ -47,14 +46,12 @@ class Stream:
         writer.close()
 
 
-async def events_of(client: Client) -> AsyncIterator[bytes]:
-    """The events of a stream as they come. Raises IncompleteReadError where its end is missing."""
+async def _collect(client: Client, events: list[bytes]) -> None:
+    """Take in the events of a stream as they come. Raises IncompleteReadError where its end is missing."""
     await client.reader.readuntil(b"\r\n\r\n")
     while size := int(await client.reader.readuntil(b"\r\n"), 16):
         data = await client.reader.readexactly(size + 2)
-        for event in data[:-2].split(b"\n\n"):
-            if event:
-                yield event
+        events += [event for event in data[:-2].split(b"\n\n") if event]
     await client.reader.readexactly(2)
 
 
@@ -62,8 +59,7 @@ async def error_at_the_end(client: Client) -> str:
     """The code of the error event that a stream ends with, which must not end as a whole one does."""
     events: list[bytes] = []
     with pytest.raises(BREAKS):
-        async for event in events_of(client):
-            events.append(event)
+        await _collect(client, events)
     code = json.loads(events[-1].removeprefix(b"data: "))["error"]["code"]
     assert isinstance(code, str)
     return code
@@ -249,7 +245,10 @@ async def test_events_go_on_after_the_comments() -> None:
 @pytest.mark.parametrize(
     ("sent", "event"),
     [
-        (plain(b'{"error": {"message": "too long",\n "code": 7}}', b"400 Bad Request"), {"message": "too long", "code": 7}),
+        (
+            plain(b'{"error": {"message": "too long",\n "code": 7}}', b"400 Bad Request"),
+            {"message": "too long", "code": 7},
+        ),
         (plain(b"Internal Server Error", b"500 No", b"text/plain"), {"message": "Internal Server Error"}),
         (plain(b'{"detail": "x"}', b"422 No"), {"message": '{"detail": "x"}'}),
         (plain(b"", b"503 No"), {"message": "The engine answered with 503."}),

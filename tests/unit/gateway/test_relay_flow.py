@@ -7,7 +7,19 @@ import asyncio
 import json
 from asyncio import StreamWriter
 
-from wires import LAST_CHUNK, STREAM_HEAD, Question, Relay, chunk, connected, engine_of, listening, plain, relaying, request
+from wires import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Question,
+    Relay,
+    chunk,
+    connected,
+    engine_of,
+    listening,
+    plain,
+    relaying,
+    request,
+)
 
 from hearth.gateway.wire import Limits
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from hearth.gateway.routing import Asked, asked, in_form, in_json, model_asked_a
 from hearth.gateway.wire import Exchange
 
 JSON = b"Content-Type: application/json"
+CHUNKED = request("POST", "/", None, b"Transfer-Encoding: chunked", JSON)
 FORM = b"Content-Type: multipart/form-data; boundary=----xyz"
 
 
@@ -39,7 +40,7 @@ END = b"------xyz--\r\n"
     ("body", "found"),
     [
         (b'{"model":"scout"}', Asked("scout")),
-        (b'{"messages":[{"model":"no","content":"\\"model\\":\\"no\\""}],"stream":true,"model":"scout"}', Asked("scout", True)),
+        (b'{"input":[{"model":"no","content":"\\"model\\":\\"no\\""}],"stream":true,"model":"a"}', Asked("a", True)),
         (b'\n {"mod\\u0065l" : "\\u0073cout" }\r\n', Asked("scout")),
         (b'{"model":"one","model":"two"}', Asked("two")),
         ('{"model":"größe"}'.encode(), Asked("größe")),
@@ -52,7 +53,9 @@ def test_the_model_in_json_wherever_it_stands(body: bytes, found: Asked) -> None
     assert in_json(body) == found
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"model"', b"{'model':'x'}", b'{"model":"x"} {}', b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"model"', b"{'model':'x'}", b'{"model":"x"} {}', b"\xff", b"null"]
+)
 def test_json_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal) as refusal:
         in_json(body)
@@ -82,10 +85,10 @@ def test_any_fields_beside_the_model_do_not_matter(fields: dict[str, object], mo
 
 @given(st.binary(max_size=60))
 def test_noise_is_refused_or_has_no_model(noise: bytes) -> None:
-    try:
-        assert in_json(noise, must=False).model is None or msgspec.json.decode(noise)
-    except Refusal as refusal:
-        assert refusal.status == 400
+    found = Asked()
+    with suppress(Refusal):
+        found = in_json(noise, must=False)
+    assert found.model is None or found.model == json.loads(noise)["model"]
 
 
 # Forms
@@ -107,12 +110,15 @@ def test_a_form_is_read_no_further_than_its_model() -> None:
 
 
 def test_a_name_in_quotes_or_without_and_other_fields_of_a_part() -> None:
-    form = b"--b\r\nContent-Type: text/plain\r\ncontent-disposition: form-data; filename=x; Name=model\r\n\r\nm\r\n--b--"
+    form = (
+        b"--b\r\nContent-Type: text/plain\r\ncontent-disposition: form-data; filename=x; Name=model\r\n\r\nm\r\n--b--"
+    )
     assert in_form(b"--b", form, complete=True) == Asked("m")
 
 
 @pytest.mark.parametrize(
-    "form", [b"", b"no form", part(b"model", b"whisper")[:-2], part(b"model", b"x" * 5000) + END, b"------xyz" + b"y" * 20_000]
+    "form",
+    [b"", b"no form", part(b"model", b"whisper")[:-2], part(b"model", b"x" * 5000) + END, b"------xyz" + b"y" * 20_000],
 )
 def test_a_broken_form_is_refused(form: bytes) -> None:
     with pytest.raises(Refusal) as refusal:
@@ -120,12 +126,16 @@ def test_a_broken_form_is_refused(form: bytes) -> None:
     assert refusal.value.status == 400
 
 
-@given(st.lists(st.sampled_from([b"------xyz", b"--", b"\r\n", b"\r\n\r\n", b'; name="model"', b"Content-Disposition:", b"x"])))
+@given(
+    st.lists(
+        st.sampled_from([b"------xyz", b"--", b"\r\n", b"\r\n\r\n", b'; name="model"', b"Content-Disposition:", b"x"])
+    )
+)
 def test_any_form_is_understood_or_refused(pieces: list[bytes]) -> None:
-    try:
-        assert in_form(b"------xyz", b"".join(pieces), complete=True) is not None
-    except Refusal as refusal:
-        assert refusal.status == 400
+    found: Asked | None = Asked()
+    with suppress(Refusal):
+        found = in_form(b"------xyz", b"".join(pieces), complete=True)
+    assert found is not None
 
 
 # Paths
@@ -170,8 +180,7 @@ def test_the_model_that_is_asked_about() -> None:
         (request("POST", "/", b"model=a", b"Content-Type: application/x-www-form-urlencoded"), [None, False, 7]),
         (request("GET", "/props?model=a%20b"), ["a b", False, 0]),
         (request("GET", "/props"), [None, False, 0]),
-        (request("POST", "/", None, b"Transfer-Encoding: chunked", JSON) + chunk(b'{"model"') + chunk(b':"a"}') + LAST_CHUNK,
-         ["a", False, 13]),
+        (CHUNKED + chunk(b'{"model"') + chunk(b':"a"}') + LAST_CHUNK, ["a", False, 13]),
     ],
 )  # fmt: skip
 async def test_a_request_says_what_it_asks_for(sent: bytes, found: list[object]) -> None:

@@ -91,6 +91,21 @@ def test_out_of_memory_is_answered_with_one_more_try_only() -> None:
     assert refused(bench.failed("scout", "oom", "out of memory")) == {"r1": "load_failed"}
 
 
+def test_a_failure_that_is_not_of_memory_has_nobody_go() -> None:
+    bench = crowded()
+    assert refused(bench.failed("scout", "failed")) == {"r1": "load_failed"}
+
+
+def test_out_of_memory_is_not_answered_with_a_third_try_though_somebody_could_go() -> None:
+    bench = crowded()
+    bench.end("busy")
+    bench.failed("scout", "oom")
+    bench.wait(20)
+    bench.evicted("b", "c")
+    bench.up("b")
+    assert refused(bench.failed("scout", "oom")) == {"r1": "load_failed"}
+
+
 def test_out_of_memory_where_nobody_can_go_is_a_failure_at_once() -> None:
     bench = Bench(spec("a", 10, pinned=True), spec("scout", 50))
     bench.up("a")
@@ -105,6 +120,17 @@ def test_out_of_memory_evicts_nobody_once_nobody_waits_any_more() -> None:
     bench.end("busy")
     bench.wait(20)
     assert bench.arrive("r2", "scout") == [Begin("scout")]
+
+
+def test_out_of_memory_evicts_nobody_once_who_was_told_to_come_again_is_not_expected_any_more() -> None:
+    bench = crowded()
+    bench.leave("r1")
+    bench.tell(LoadFailed("scout", "cancelled"))
+    bench.arrive("r2", "scout", patience_s=0)
+    bench.failed("scout", "oom")
+    bench.wait(1000)
+    bench.end("busy")
+    assert bench.arrive("r3", "scout") == [Begin("scout")]
 
 
 def test_a_try_after_out_of_memory_that_another_change_kept_from_beginning_is_still_to_come() -> None:
@@ -174,6 +200,24 @@ def test_an_engine_that_is_gone_when_its_load_is_over_is_begun_again_for_who_wai
     bench.arrive("r1", "scout")
     bench.unit("scout", "starting", "ready", "failed")
     assert begun(bench.tell(Loaded("scout", 20))) == [("scout", ())]
+
+
+def test_who_is_refused_is_told_a_reason_also_where_none_is_known() -> None:
+    bench = Bench(spec("scout"), breaker_failures=1)
+    bench.arrive("r1", "scout")
+    [refusal] = only(Refuse, bench.failed("scout", reason=""))
+    assert "scout" in refusal.reason
+    bench.wait(1000)
+    bench.unit("scout", "starting", "failed")
+    [refusal] = only(Refuse, bench.arrive("r2", "scout"))
+    assert "scout" in refusal.reason
+
+
+def test_an_engine_that_is_gone_when_its_load_is_over_has_failed() -> None:
+    bench = Bench(spec("scout"), breaker_failures=1)
+    bench.arrive("r1", "scout")
+    bench.unit("scout", "starting", "ready", "failed")
+    assert refused(bench.tell(Loaded("scout", 20))) == {"r1": "breaker_open"}
 
 
 # The breaker
@@ -334,6 +378,14 @@ def test_a_load_that_was_cancelled_or_not_begun_has_not_failed(kind: FailureKind
     bench.arrive("r1", "scout")
     bench.tell(LoadFailed("scout", kind))
     assert bench.view("scout").retry_after_s is None
+
+
+def test_who_waits_at_the_door_of_a_ready_engine_is_not_refused_for_its_breaker() -> None:
+    bench = Bench(spec("scout"))
+    trip(bench)
+    bench.up("scout")
+    bench.hold("scout")
+    assert bench.arrive("r1", "scout") == []
 
 
 def test_a_ready_engine_lets_requests_in_whatever_its_breaker() -> None:

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.gateway.scheduler: beside requests there are administrators, other processes, and new configurations."""
+"""hearth.gateway.scheduler: beside requests there are administrators, and other processes that change engines."""
 
 from __future__ import annotations
 
-import pytest
 from scheduling import Bench, begun, granted, only, refused, spec
 
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Grant, Refuse, Stop
-from hearth.gateway.scheduler.events import Configured, LoadFailed
-from hearth.gateway.scheduler.spec import Phase, Policy
+from hearth.gateway.scheduler.events import LoadFailed
 
 # Holds: another process changes engines
 
@@ -121,6 +119,7 @@ def test_an_administrator_has_an_engine_loaded_without_a_lease_of_it() -> None:
     assert bench.load("a1", "scout") == [Begin("scout")]
     assert granted(bench.loaded("scout")) == ["a1"]
     assert bench.view("scout").in_flight == 0
+    assert bench.leave("a1") == []
 
 
 def test_a_load_for_a_ready_engine_is_answered_at_once() -> None:
@@ -135,6 +134,15 @@ def test_a_load_that_an_administrator_asked_for_goes_on_when_he_leaves() -> None
     assert bench.leave("a1") == []
     bench.loaded("scout")
     assert bench.view("scout").phase == "ready"
+
+
+def test_a_load_that_an_administrator_asked_for_goes_on_though_others_do_not_wait_for_it() -> None:
+    bench = Bench(spec("scout"))
+    bench.load("a1", "scout")
+    bench.leave("a1")
+    bench.arrive("r1", "scout", patience_s=5)
+    assert refused(bench.wait(5000)) == {"r1": "waited_too_long"}
+    assert bench.scheduler.due() is None
 
 
 def test_a_load_that_an_administrator_asked_for_begins_though_he_left() -> None:
@@ -183,6 +191,7 @@ def test_an_engine_in_use_is_unloaded_when_the_last_request_has_ended() -> None:
     bench.up("scout")
     bench.arrive("r1", "scout")
     assert bench.unload("scout") == []
+    assert bench.arrive("r2", "scout") == []
     assert bench.end("r1") == [Stop("scout")]
 
 
@@ -194,6 +203,22 @@ def test_what_is_in_flight_when_the_time_to_unload_is_over_is_cut() -> None:
     assert bench.wait(59.9) == []
     assert bench.wait(0.1) == [Cut("r1")]
     assert bench.end("r1") == [Stop("scout")]
+
+
+def test_the_first_of_several_deadlines_is_the_one_that_counts() -> None:
+    bench = Bench(spec("scout"))
+    bench.up("scout")
+    bench.arrive("r1", "scout")
+    bench.hold("scout", deadline_s=60)
+    bench.unload("scout", drain_s=10)
+    assert bench.wait(10) == [Cut("r1")]
+
+
+def test_an_engine_that_is_stopping_already_is_not_told_to() -> None:
+    bench = Bench(spec("scout"))
+    bench.up("scout")
+    bench.unit("scout", "stopping")
+    assert bench.unload("scout") == []
 
 
 def test_who_arrives_while_an_engine_is_unloaded_wakes_it_again() -> None:
@@ -249,141 +274,6 @@ def test_an_unload_keeps_no_other_engine_s_requests_waiting() -> None:
     bench.unload("scout")
     bench.unit("scout", "stopping")
     assert bench.arrive("r1", "coder") == [Grant("r1", "coder")]
-
-
-# Configurations
-
-
-def test_a_configuration_in_which_nothing_changed_changes_nothing() -> None:
-    engines = (spec("scout", 40), spec("coder", 40), spec("writer", 40))
-    bench = Bench(*engines, free_gib=50)
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    bench.arrive("r2", "coder")
-    before = bench.scheduler.view(bench.now)
-    assert bench.configure(*engines) == []
-    assert bench.scheduler.view(bench.now) == before
-    assert granted(bench.loaded("coder")) == ["r2"]
-
-
-def test_a_new_engine_can_be_asked_for() -> None:
-    bench = Bench(spec("scout"))
-    bench.configure(spec("scout"), spec("coder"))
-    assert begun(bench.arrive("r1", "coder")) == [("coder", ())]
-
-
-def test_a_new_engine_that_a_hold_names_is_held() -> None:
-    bench = Bench(spec("scout"))
-    bench.hold("coder")
-    bench.configure(spec("scout"), spec("coder"))
-    bench.up("coder")
-    assert bench.arrive("r1", "coder") == []
-
-
-def test_an_engine_that_changed_while_it_runs_goes_on_and_is_stale_until_its_next_start() -> None:
-    bench = Bench(spec("scout", version="1"))
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    assert bench.change("scout", version="2") == []
-    assert bench.view("scout").stale
-    assert bench.arrive("r2", "scout") == [Grant("r2", "scout")]
-    bench.unit("scout", "stopping", "stopped")
-    assert not bench.view("scout").stale
-
-
-def test_an_engine_that_systemd_restarts_is_as_it_is_configured_now() -> None:
-    bench = Bench(spec("scout", version="1"))
-    bench.up("scout")
-    bench.change("scout", version="2")
-    bench.unit("scout", "starting")
-    assert not bench.view("scout").stale
-
-
-def test_an_engine_that_changed_while_it_did_not_run_is_not_stale() -> None:
-    bench = Bench(spec("scout", version="1"))
-    bench.change("scout", version="2")
-    assert not bench.view("scout").stale
-
-
-def test_a_stale_engine_gives_back_what_it_took_when_it_started() -> None:
-    bench = Bench(spec("scout", 60, version="1"), spec("coder", 60), free_gib=0)
-    bench.up("scout")
-    bench.change("scout", version="2", need_gib=20, held_gib=20)
-    bench.wait(100)
-    assert begun(bench.arrive("r1", "coder")) == [("coder", ("scout",))]
-
-
-def test_a_policy_may_change_with_the_configuration() -> None:
-    bench = Bench(spec("scout"), idle_stop_s=1800)
-    bench.up("scout")
-    bench.tell(Configured((spec("scout"),), Policy(idle_stop_s=60)))
-    assert bench.wait(60) == [Stop("scout")]
-
-
-def test_a_load_time_that_was_learned_outlives_a_configuration_that_says_the_same_as_before() -> None:
-    bench = Bench(spec("scout", load_s=20))
-    bench.arrive("r1", "scout")
-    bench.loaded("scout", load_s=45)
-    bench.change("scout", version="2")
-    assert bench.view("scout").load_s == 45
-    bench.change("scout", load_s=50)
-    assert bench.view("scout").load_s == 50
-
-
-def test_who_waits_for_an_engine_that_is_removed_is_refused() -> None:
-    bench = Bench(spec("scout"), spec("coder"))
-    bench.arrive("r1", "scout")
-    effects = bench.configure(spec("coder"))
-    assert refused(effects) == {"r1": "removed"}
-    assert only(CancelLoad, effects) == [CancelLoad("scout")]
-    assert [view.name for view in bench.scheduler.view(bench.now)] == ["coder"]
-
-
-def test_what_is_in_flight_on_an_engine_that_is_removed_goes_on_and_nobody_else_gets_through() -> None:
-    bench = Bench(spec("scout"))
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    assert bench.configure() == []
-    assert refused(bench.arrive("r2", "scout")) == {"r2": "removed"}
-    assert bench.end("r1") == []
-
-
-def test_a_hold_waits_for_what_is_in_flight_on_an_engine_that_is_removed() -> None:
-    bench = Bench(spec("scout"))
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    bench.configure()
-    assert bench.hold("scout") == []
-    assert bench.end("r1") == [Drained("hold", 0)]
-
-
-@pytest.mark.parametrize("phase", ["starting", "stopping"])
-def test_an_engine_that_is_removed_on_its_way_keeps_nobody_waiting_for_its_memory(phase: Phase) -> None:
-    bench = Bench(spec("scout"), spec("coder"), free_gib=60)
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    bench.unit("scout", phase)
-    bench.configure(spec("coder"))
-    assert begun(bench.arrive("r2", "coder")) == [("coder", ())]
-
-
-def test_an_engine_that_is_removed_does_not_go_for_another() -> None:
-    bench = Bench(spec("scout"), spec("coder"), free_gib=0)
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    bench.configure(spec("coder"))
-    bench.end("r1")
-    bench.wait(100)
-    assert refused(bench.arrive("r2", "coder")) == {"r2": "does_not_fit"}
-
-
-def test_an_engine_that_comes_back_is_as_before() -> None:
-    bench = Bench(spec("scout"))
-    bench.up("scout")
-    bench.arrive("r1", "scout")
-    bench.configure()
-    bench.configure(spec("scout"))
-    assert bench.arrive("r2", "scout") == [Grant("r2", "scout")]
 
 
 def test_an_unload_of_an_engine_that_there_is_not_says_nothing() -> None:

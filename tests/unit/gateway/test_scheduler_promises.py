@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from simbox import LAG_S, POLICY, STOP_S, changed
 from simusers import SimBox
 
-from hearth.gateway.scheduler.events import FailureKind
+from hearth.gateway.scheduler.events import FailureKind, Tick
 from hearth.gateway.scheduler.spec import EngineSpec, Policy
 
 LOAD_S = 8.0
@@ -107,6 +107,8 @@ class Promises(RuleBasedStateMachine):
 
     @rule()
     def the_same_configuration_is_read_again(self) -> None:
+        # Memory may have come back since the last event.
+        self.box.tell(Tick())
         before = self.box.scheduler.view(self.box.now)
         counts = self.box.counts.copy()
         self.box.configure(self.specs)
@@ -115,6 +117,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule(name=some_engine, version=st.sampled_from(["1", "2"]))
     def one_engine_is_configured_anew(self, name: str, version: str) -> None:
+        self.box.tell(Tick())
         others = [view for view in self.box.scheduler.view(self.box.now) if view.name != name]
         self.specs = [changed(spec, version=version) if spec.name == name else spec for spec in self.specs]
         self.box.configure(self.specs)

@@ -198,6 +198,7 @@ def test_who_is_told_to_come_again_keeps_the_engine_s_place_in_the_queue() -> No
     bench.arrive("r2", "coder", patience_s=1)
     bench.wait(2)
     bench.arrive("r3", "writer")
+    bench.arrive("r4", "coder")
     bench.loaded("scout")
     bench.end("r1")
     assert begun(bench.wait(6)) == [("coder", ("scout",))]
@@ -287,6 +288,25 @@ def test_who_waits_in_the_queue_is_told_how_many_load_before() -> None:
     assert place.words == "waiting, 2 to load before it; 0 s of about 60 s"
 
 
+def test_who_waits_while_others_still_go_for_its_engine_is_told_that_it_loads() -> None:
+    bench = Bench(spec("scout"))
+    bench.arrive("r1", "scout")
+    assert bench.scheduler.place("r1", bench.now).stage == "loading"
+
+
+def test_who_waits_for_what_somebody_else_starts_is_told_that_it_loads() -> None:
+    bench = Bench(spec("scout"))
+    bench.unit("scout", "starting")
+    bench.arrive("r1", "scout")
+    bench.wait(5)
+    place = bench.scheduler.place("r1", bench.now)
+    assert (place.stage, place.expected_s) == ("loading", 20)
+
+
+def test_who_is_not_known_is_told_that_it_is_ready() -> None:
+    assert Bench().scheduler.place("r1", 0).stage == "ready"
+
+
 def test_who_does_not_wait_is_told_that_it_is_ready() -> None:
     bench = Bench(spec("scout"))
     bench.up("scout")
@@ -306,8 +326,8 @@ def test_a_load_that_takes_longer_than_expected_is_expected_to_go_on() -> None:
     bench = Bench(spec("scout", load_s=20))
     bench.arrive("r1", "scout")
     bench.unit("scout", "starting")
-    bench.wait(200)
-    assert bench.scheduler.retry_after_s("scout", bench.now) == 20
+    bench.wait(300)
+    assert bench.scheduler.retry_after_s("scout", bench.now) == 30
 
 
 def test_a_first_load_is_expected_to_last_the_longer_the_bigger_the_engine_is() -> None:
@@ -315,6 +335,18 @@ def test_a_first_load_is_expected_to_last_the_longer_the_bigger_the_engine_is() 
     assert bench.view("big").load_s is None
     assert bench.scheduler.retry_after_s("small", bench.now) == 10
     assert bench.scheduler.retry_after_s("big", bench.now) == 100
+
+
+def test_a_state_that_is_told_once_more_changes_nothing() -> None:
+    bench = Bench(spec("scout"))
+    bench.up("scout")
+    bench.wait(10)
+    assert bench.unit("scout", "ready") == []
+    assert bench.view("scout").ready_s == 10
+
+
+def test_a_state_of_an_engine_that_is_not_known_says_nothing() -> None:
+    assert Bench(spec("scout")).unit("coder", "ready") == []
 
 
 def test_a_view_says_how_things_stand_with_an_engine() -> None:

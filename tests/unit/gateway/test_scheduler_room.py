@@ -6,18 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scheduling import Bench, begun, granted, only, refused, spec
+from scheduling import Bench, begun, crowded_box, only, refused, spec
 
-from hearth.gateway.scheduler.effects import Begin, Cut, Refuse, Stop
+from hearth.gateway.scheduler.effects import Begin, Refuse, Stop
 from hearth.gateway.scheduler.events import Stopped
-
-
-def room_for_one(*more: str, free_gib: float = 0.0, **policy: float) -> Bench:
-    """``scout`` has been up and idle for long, and nothing fits beside it."""
-    bench = Bench(*(spec(name) for name in ("scout", "coder", *more)), free_gib=free_gib, **policy)
-    bench.up("scout")
-    bench.wait(100)
-    return bench
 
 
 def test_an_engine_that_fits_beside_those_that_run_evicts_nobody() -> None:
@@ -39,7 +31,7 @@ def test_an_engine_that_needs_a_part_of_the_floor_does_not_fit() -> None:
 
 
 def test_an_idle_engine_goes_at_once() -> None:
-    assert room_for_one().arrive("r1", "coder") == [Begin("coder", ("scout",))]
+    assert crowded_box().arrive("r1", "coder") == [Begin("coder", ("scout",))]
 
 
 def test_what_an_engine_gives_back_may_be_another_figure_than_what_it_needs() -> None:
@@ -50,7 +42,7 @@ def test_what_an_engine_gives_back_may_be_another_figure_than_what_it_needs() ->
 
 
 def test_nobody_goes_where_it_would_not_fit_even_so() -> None:
-    bench = room_for_one()
+    bench = crowded_box()
     bench.change("coder", need_gib=61)
     assert refused(bench.arrive("r1", "coder")) == {"r1": "does_not_fit"}
 
@@ -68,7 +60,7 @@ def test_who_does_not_fit_does_not_keep_the_next_one_waiting() -> None:
 
 @pytest.mark.parametrize("fields", [{"pinned": True}, {"lane": "utility"}])
 def test_a_pinned_engine_and_one_of_the_utility_lane_never_go(fields: dict[str, Any]) -> None:
-    bench = room_for_one()
+    bench = crowded_box()
     bench.change("scout", **fields)
     assert refused(bench.arrive("r1", "coder")) == {"r1": "does_not_fit"}
 
@@ -123,8 +115,15 @@ def test_as_many_go_as_are_needed() -> None:
     assert begun(bench.arrive("r1", "coder")) == [("coder", ("a", "b"))]
 
 
+def test_one_of_two_goes_where_it_fits_without_either_but_not_without_both() -> None:
+    bench = Bench(spec("a", 10, load_s=1), spec("b", 10, load_s=2), spec("big", 50), spec("coder", 55), free_gib=0)
+    bench.up("a", "b", "big")
+    bench.wait(100)
+    assert begun(bench.arrive("r1", "coder")) == [("coder", ("a", "big"))]
+
+
 def test_an_engine_of_the_utility_lane_gets_room_as_well() -> None:
-    bench = room_for_one()
+    bench = crowded_box()
     bench.change("coder", lane="utility")
     assert begun(bench.arrive("r1", "coder")) == [("coder", ("scout",))]
 
@@ -189,7 +188,7 @@ def test_memory_is_looked_at_only_while_somebody_waits_for_it() -> None:
 
 
 def test_an_engine_in_use_stays_as_long_as_its_residency() -> None:
-    bench = room_for_one("writer", min_residency_s=30)
+    bench = crowded_box("writer", min_residency_s=30)
     bench.arrive("r1", "coder")
     bench.loaded("coder", "scout")
     bench.wait(1)
@@ -206,7 +205,7 @@ def test_an_engine_in_use_stays_as_long_as_its_residency() -> None:
 
 
 def test_an_engine_that_nobody_uses_need_not_stay_as_long_as_its_residency() -> None:
-    bench = room_for_one("writer", min_residency_s=30, calm_s=5)
+    bench = crowded_box("writer", min_residency_s=30, calm_s=5)
     bench.arrive("r1", "coder")
     bench.loaded("coder", "scout")
     bench.arrive("r2", "writer")
@@ -216,123 +215,10 @@ def test_an_engine_that_nobody_uses_need_not_stay_as_long_as_its_residency() -> 
 
 
 def test_an_engine_goes_between_two_requests_once_its_residency_is_over() -> None:
-    bench = room_for_one()
+    bench = crowded_box()
     bench.arrive("r1", "scout")
     assert bench.arrive("r2", "coder") == []
     assert begun(bench.end("r1")) == [("coder", ("scout",))]
-
-
-# Doors that are shut for another engine
-
-
-def busy(max_wait_s: float = 120.0, **policy: float) -> Bench:
-    """``scout`` is in use by ``r1``, and ``coder`` waits for its room."""
-    bench = room_for_one(max_wait_s=max_wait_s, **policy)
-    bench.arrive("r1", "scout")
-    bench.arrive("r2", "coder")
-    return bench
-
-
-def test_an_engine_in_use_lets_requests_in_until_the_other_has_waited_for_half_of_the_longest_wait() -> None:
-    bench = busy(max_wait_s=120)
-    bench.wait(59.9)
-    assert granted(bench.arrive("r3", "scout")) == ["r3"]
-    bench.wait(0.1)
-    assert bench.arrive("r4", "scout") == []
-    assert not bench.view("scout").open
-
-
-def test_the_door_of_an_engine_stays_open_during_its_residency() -> None:
-    bench = room_for_one("writer", max_wait_s=10, min_residency_s=30)
-    bench.arrive("r1", "coder")
-    bench.arrive("r2", "writer")
-    bench.loaded("coder", "scout")
-    bench.wait(29.9)
-    assert granted(bench.arrive("r3", "coder")) == ["r3"]
-    bench.wait(0.1)
-    assert bench.arrive("r4", "coder") == []
-
-
-def test_an_engine_whose_door_is_shut_goes_when_nothing_is_in_flight_any_more() -> None:
-    bench = busy()
-    bench.wait(60)
-    bench.arrive("r3", "scout")
-    assert bench.end("r1") == [Begin("coder", ("scout",))]
-
-
-def test_who_waits_at_a_shut_door_is_served_after_the_other_engine() -> None:
-    bench = busy()
-    bench.wait(60)
-    bench.arrive("r3", "scout")
-    bench.end("r1")
-    assert granted(bench.loaded("coder", "scout")) == ["r2"]
-    assert bench.wait(10) == []
-    bench.end("r2")
-    assert begun(bench.wait(5)) == [("scout", ("coder",))]
-
-
-def test_what_is_in_flight_is_cut_when_the_time_to_drain_is_over_and_only_then() -> None:
-    bench = busy(max_wait_s=120, drain_s=300)
-    assert bench.wait(359.9) == []
-    assert bench.wait(0.1) == [Cut("r1")]
-    assert bench.arrive("r3", "scout") == []
-    assert begun(bench.end("r1")) == [("coder", ("scout",))]
-
-
-def test_nothing_is_cut_where_nobody_waits() -> None:
-    bench = room_for_one()
-    bench.arrive("r1", "scout")
-    assert bench.wait(100_000) == []
-
-
-def test_a_door_opens_again_when_nobody_waits_for_the_other_engine_any_more() -> None:
-    bench = busy()
-    bench.wait(60)
-    bench.arrive("r3", "scout")
-    assert granted(bench.leave("r2")) == ["r3"]
-    assert bench.wait(1000) == []
-
-
-def test_a_door_that_was_shut_again_gives_the_whole_time_to_drain() -> None:
-    bench = busy(max_wait_s=120, drain_s=300)
-    bench.wait(100)
-    bench.leave("r2")
-    bench.arrive("r3", "coder")
-    assert bench.wait(359.9) == []
-    assert bench.wait(0.1) == [Cut("r1")]
-
-
-def test_a_door_opens_again_when_there_is_room_without_it() -> None:
-    bench = busy()
-    bench.wait(60)
-    bench.free_gib = 60
-    assert begun(bench.arrive("r3", "scout")) == [("coder", ())]
-    assert bench.view("scout").in_flight == 2
-
-
-def test_the_one_whose_door_is_shut_is_the_one_that_goes() -> None:
-    bench = Bench(spec("scout"), spec("other"), spec("coder"), free_gib=0)
-    bench.up("scout", "other")
-    bench.arrive("s1", "scout")
-    bench.wait(100)
-    bench.arrive("o1", "other")
-    bench.arrive("r1", "coder")
-    bench.wait(60)
-    shut = next(name for name in ("scout", "other") if not bench.view(name).open)
-    kept = "other" if shut == "scout" else "scout"
-    bench.change(kept, load_s=1.0)
-    bench.wait(1)
-    bench.arrive("x1", shut)
-    assert not bench.view(shut).open
-    assert bench.view(kept).open
-
-
-def test_an_engine_that_ended_by_itself_behind_its_door_has_made_room() -> None:
-    bench = busy(settle_s=10)
-    bench.wait(60)
-    bench.unit("scout", "failed")
-    bench.free_gib = 60
-    assert begun(bench.wait(1)) == [("coder", ())]
 
 
 # Idle engines
@@ -362,9 +248,16 @@ def test_an_engine_that_is_pinned_or_does_not_start_on_demand_stays_however_idle
     assert bench.wait(100_000) == []
 
 
+def test_idle_engines_stop_one_after_the_other() -> None:
+    bench = Bench(spec("scout"), spec("coder"), idle_stop_s=1800)
+    bench.up("scout", "coder")
+    assert bench.wait(1800) == [Stop("scout")]
+    assert bench.stopped("scout") == [Stop("coder")]
+
+
 def test_no_engine_stops_for_being_idle_where_that_is_switched_off() -> None:
     bench = Bench(spec("scout"), idle_stop_s=0)
-    bench.up("scout")
+    assert bench.unit("scout", "starting", "ready") == []
     assert bench.wait(100_000) == []
 
 

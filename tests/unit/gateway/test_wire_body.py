@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 
 import httptools
 import pytest
@@ -35,7 +36,7 @@ def error_code(body: bytes) -> str:
 
 def cut_up(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [data[begin:end] for begin, end in pairwise(edges)]
 
 
 # Chunks
@@ -131,12 +132,12 @@ async def test_a_request_may_follow_chunks_in_the_same_breath() -> None:
 
 
 async def test_chunks_beyond_the_limit_are_refused() -> None:
-    async with listening(echo, Limits(max_body_bytes=1000, linger_s=0.4)) as listener:
-        async with connected(listener) as client:
-            client.send(chunked_head() + chunk(b"x" * 600) * 2)
-            answer = await client.answer()
-            assert (answer.status, error_code(answer.body)) == (413, "body_too_large")
-            assert await client.rest() == b""
+    limits = Limits(max_body_bytes=1000, linger_s=0.4)
+    async with listening(echo, limits) as listener, connected(listener) as client:
+        client.send(chunked_head() + chunk(b"x" * 600) * 2)
+        answer = await client.answer()
+        assert (answer.status, error_code(answer.body)) == (413, "body_too_large")
+        assert await client.rest() == b""
 
 
 async def test_a_client_that_sends_too_much_still_reads_why_it_was_refused() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From request to request: keep-alive, pipelining, answers of the gateway's own, clients that leave, the listener's end."""
+"""Keep-alive, pipelining, answers of the gateway's own, clients that leave, and the end of the listener."""
 
 from __future__ import annotations
 
@@ -297,12 +297,11 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_given_up() -> None:
 
 
 async def test_one_connection_too_many_is_told_so() -> None:
-    async with listening(path, Limits(max_connections=2, linger_s=0.4)) as listener:
-        async with connected(listener) as first, connected(listener) as second, connected(listener) as third:
-            assert (await third.answer()).status == 503
-            for client in (first, second):
-                client.send(request("GET", "/well"))
-                assert (await client.answer()).body == b"/well"
+    limits = Limits(max_connections=1, linger_s=0.4)
+    async with listening(path, limits) as listener, connected(listener) as first, connected(listener) as second:
+        assert (await second.answer()).status == 503
+        first.send(request("GET", "/well"))
+        assert (await first.answer()).body == b"/well"
 
 
 async def test_closing_lets_an_answer_end_and_closes_what_is_idle() -> None:

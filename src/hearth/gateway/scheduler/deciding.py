@@ -39,10 +39,9 @@ def decide(state: State) -> None:
 
 def _turn_away(state: State, engine: Standing, since: float) -> None:
     """Refuse those whom no waiting helps, and those who wait no longer."""
-    coming = engine.phase in {"ready", "starting"} or engine is state.loading
     if state.closing:
         state.refuse_all(engine, "gateway_stopping", ENDING)
-    elif engine.spec.start == "manual" and not coming and not engine.is_asked_for:
+    elif engine.spec.start == "manual" and engine.phase not in {"ready", "starting"} and not engine.is_asked_for:
         why = f"{engine.name} does not run, and only an administrator starts it"
         state.refuse_all(engine, "not_on_demand", why)
     late = [waiter.request for waiter in engine.waiters.values() if waiter.until <= state.now]
@@ -77,11 +76,9 @@ def _tell_holds(state: State) -> None:
         if hold.told:
             continue
         left = sum(len(engine.leases) for engine in state.held(hold))
-        if left and state.now < hold.until:
-            state.wake(hold.until)
-            continue
-        hold.told = True
-        state.effects.append(Drained(name, left))
+        if not left or state.now >= hold.until:
+            hold.told = True
+            state.effects.append(Drained(name, left))
 
 
 def _cancel_unwanted(state: State) -> None:

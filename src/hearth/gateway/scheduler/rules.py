@@ -35,10 +35,10 @@ def choose(target: Standing, engines: Iterable[Standing], memory: MemoryView, no
     before that nobody is chosen, for then fewer may have to go.
     """
     # Nobody says any more how those stand that are not configured.
-    others = [one for one in engines if one is not target and not one.removed]
+    known = [one for one in engines if not one.removed]
     room = memory.available_gib - memory.floor_gib - target.spec.need_gib + _TINY_GIB
-    room -= sum(one.spec.need_gib for one in others if one.phase == "starting")
-    candidates = sorted((one for one in others if one.evictable), key=lambda one: (one.closing is None, one.cost(now)))
+    room -= sum(one.spec.need_gib for one in known if one.phase == "starting")
+    candidates = sorted((one for one in known if one.evictable), key=lambda one: (one.closing is None, one.cost(now)))
     chosen: list[Standing] = []
     for one in candidates:
         if room >= 0 and not target.sweep:
@@ -50,10 +50,10 @@ def choose(target: Standing, engines: Iterable[Standing], memory: MemoryView, no
             if room - one.held_gib >= 0:
                 chosen.remove(one)
                 room -= one.held_gib
-    in_motion = any(one.phase == "stopping" for one in others) or not settled
+    in_motion = any(one.phase == "stopping" for one in known) or not settled
     if chosen and in_motion:
         return Choice(fit="later")
     if room < 0:
-        loading = any(one.phase == "starting" for one in others)
+        loading = any(one.phase == "starting" for one in known)
         return Choice(fit="later" if in_motion or loading else "never")
     return Choice(fit="now", victims=tuple(chosen), spare_gib=room)

@@ -64,9 +64,7 @@ class Scheduler:
         if self._note[type(event)](event):
             decide(state)
             self._restless = bool(
-                state.change
-                or state.holds
-                or any(one.wanted_since is not None or one.unload is not None for one in state.all)
+                state.holds or any(one.wanted_since is not None or one.unload is not None for one in state.all)
             )
         return state.effects
 
@@ -145,10 +143,8 @@ class Scheduler:
         if engine is None or engine.phase == event.phase:
             return False
         was, engine.phase = engine.phase, event.phase
-        if was == "ready":
-            engine.closing = None
-            if state.now - engine.ready_since >= state.policy.breaker_window_s:
-                engine.breaker.proved()
+        if was == "ready" and state.now - engine.ready_since >= state.policy.breaker_window_s:
+            engine.breaker.proved()
         if event.phase == "ready":
             engine.ready_since = engine.last_used = state.now
         elif event.phase == "starting":

@@ -46,7 +46,7 @@ class Breaker:
 
     def failed(self, now: float, run_began: float, policy: Policy, reason: str, log: str) -> bool:
         """Count a failure of a run that began at ``run_began``; whether that opens it."""
-        if self.opened and run_began > self.open_until + policy.breaker_window_s:
+        if run_began > self.open_until + policy.breaker_window_s:
             self.opened = 0
         self.failures = [at for at in self.failures if now - at < policy.breaker_window_s]
         self.failures.append(now)
@@ -59,7 +59,6 @@ class Breaker:
 
     def proved(self) -> None:
         """The engine has run for so long that what was before says nothing any more."""
-        self.failures.clear()
         self.opened = 0
 
 
@@ -136,7 +135,7 @@ class Standing:
     @property
     def evictable(self) -> bool:
         """Whether it may go to make room for another."""
-        return self.phase == "ready" and self.spec.lane == "main" and not self.spec.pinned and not self.removed
+        return self.phase == "ready" and self.spec.lane == "main" and not self.spec.pinned
 
     @property
     def expected_load_s(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -108,7 +109,7 @@ class Body:
     """One request's body. ``size`` is what came of it in bytes; ``failure`` says why no more will."""
 
     __slots__ = (
-        "_decoder", "_expects", "_hold_bytes", "_left", "_limit", "_parts", "_reading", "_sink", "_waiter",
+        "_decoder", "_expects", "_hold_bytes", "_left", "_limit", "_parts", "_reading", "_sink", "_waiter", "_wanted",
         "complete", "failure", "length", "size",
     )  # fmt: skip
 
@@ -124,6 +125,7 @@ class Body:
         self._expects = expects
         self._parts: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._wanted = 0
         self._sink: Sink | None = None
         self.size = 0
         self.complete = length == 0
@@ -166,7 +168,8 @@ class Body:
         if data:
             self._parts.append(data)
         if self._waiter is not None:
-            self._wake()
+            if self.complete or self.size >= self._wanted:
+                self._wake()
         elif not self.complete and self.size > self._hold_bytes:
             self._reading.hold()
 
@@ -205,24 +208,28 @@ class Body:
                 if found is not None or self.complete:
                     return found
                 look = max(2 * self.size, _FIRST_LOOK)
-            await self._more()
+            await self._more(look)
 
     async def read(self) -> bytes:
         """The whole body. Raises Refusal as ``peek``."""
-        while not self.complete:
-            await self._more()
+        if not self.complete:
+            await self._more(sys.maxsize)
         return self.buffered
 
-    async def _more(self) -> None:
+    async def _more(self, wanted: int) -> None:
+        """Wait until so many bytes have come, or the end."""
         if self.failure is not None:
             raise self.failure
         self._invite()
         self._reading.more()
+        self._wanted = wanted
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+        if self.failure is not None:
+            raise self.failure
 
     def _invite(self) -> None:
         if self._expects:

@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer bytes that are no request, and part."""
         body = Body(self, 1, limit=1, hold_bytes=1)
-        fields = heads.Headers([])
+        fields = heads.Headers({})
         exchange = Exchange(self, heads.Head("GET", b"/", False, fields), body, self._peer, keep=False, begun=0.0)
         exchange.fail(refusal)
         self._part(unread=True)

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
+from random import getrandbits
 from typing import Protocol
 
 from hearth.gateway.replies import DONE_EVENT, Refusal
@@ -78,7 +78,7 @@ class Exchange:
         self.http10 = head.http10
         self.body = body
         self.peer = peer
-        self.id = "req_" + os.urandom(13).hex()
+        self.id = f"req_{getrandbits(104):026x}"
         # When the head was read, of the loop's clock, in seconds.
         self.begun = begun
         self.keep = keep

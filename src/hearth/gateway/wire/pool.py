@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 
-from hearth.gateway.wire.upstream import EngineGoneError, Upstream
+from hearth.gateway.wire.answer import EngineGoneError
+from hearth.gateway.wire.upstream import Upstream
 
 
 class Pool:
@@ -22,15 +23,15 @@ class Pool:
         self._idle_each = idle_each
         self._idle: dict[tuple[str, int], list[Upstream]] = {}
 
-    async def take(self, host: str, port: int) -> Upstream:
-        """A connection to an engine, fresh where none waits. Raises EngineGoneError."""
+    def take(self, host: str, port: int) -> Upstream | None:
+        """A connection to an engine that waits, where there is one."""
         idle = self._idle.get((host, port))
         while idle:
             upstream = idle.pop()
             if upstream.is_open and self.loop.time() - upstream.idle_since < self._idle_s:
                 return upstream
             upstream.close()
-        return await self.connect(host, port)
+        return None
 
     async def connect(self, host: str, port: int) -> Upstream:
         """A fresh connection. Raises EngineGoneError."""
@@ -38,7 +39,8 @@ class Pool:
             async with asyncio.timeout(self._connect_s):
                 _, upstream = await self.loop.create_connection(lambda: Upstream(self, (host, port)), host, port)
         except OSError as error:
-            raise EngineGoneError(f"The engine at {host}:{port} cannot be reached: {error}. Ask again.") from error
+            why = str(error) or "it does not answer"
+            raise EngineGoneError(f"The engine at {host}:{port} cannot be reached: {why}. Ask again.") from error
         return upstream
 
     def give(self, upstream: Upstream) -> None:

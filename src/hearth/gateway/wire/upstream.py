@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import deque
-from collections.abc import Callable
-from enum import IntEnum
 from typing import Protocol, cast
 
 import httptools
 
 from hearth.gateway.replies import DONE_EVENT, Refusal, event_of
+from hearth.gateway.wire import answer
+from hearth.gateway.wire.answer import EngineGoneError, StaleError
 from hearth.gateway.wire.exchange import EVENT_STREAM, STATUS_LINES, Exchange
 from hearth.gateway.wire.head import END
 
@@ -24,17 +23,6 @@ _ONE_WRITE = 64 * 1024
 # What stays of an answer to look for its usage: the last reads, and the last bytes of each.
 _RECENT_READS = 4
 _TAIL = 4096
-# The fields of an answer's head that decide something here; those that belong to the connection do not go on.
-_NOTED = frozenset(
-    {b"content-length", b"transfer-encoding", b"content-type", b"connection", b"keep-alive", b"proxy-connection"}
-    | {b"upgrade", b"x-request-id"}
-)
-_DROPPED = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"x-request-id"})
-_DROPPED_LINES = re.compile(
-    rb"^(?:connection|keep-alive|proxy-connection|upgrade|x-request-id):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE
-)
-_CODING_LINES = re.compile(rb"^(?:transfer-encoding|content-length):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
-_NO_BODY = frozenset({204, 304})
 _BETWEEN = frozenset({100, 102, 103})
 
 
@@ -50,35 +38,9 @@ class Keeper(Protocol):
         """It is lost."""
 
 
-class EngineGoneError(Refusal):
-    """An engine could not be reached, or ended before a byte of its answer: nothing was sent to the client yet."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(502, "engine_gone", sentence, retry_after_s=1)
-
-
-class StaleError(EngineGoneError):
-    """A connection kept for reuse had been closed by the engine."""
-
-
-class _Phase(IntEnum):
-    IDLE = 0
-    HEAD = 1
-    FIXED = 2
-    CHUNKED = 3
-    DECODED = 4
-    CLOSE = 5
-    OVER = 6
-
-
-class _Decoding:
-    """Where llhttp puts an answer whose chunks are taken off."""
-
-    def __init__(self, upstream: Upstream, emit: Callable[[bytes], None]) -> None:
-        self.on_header = upstream.on_header
-        self.on_message_begin = upstream.on_message_begin
-        self.on_message_complete = upstream.on_message_complete
-        self.on_body = emit
+# Where a connection stands. Not an enum: these are compared for every token.
+_IDLE, _HEAD, _FIXED, _CHUNKED, _DECODED, _CLOSE, _OVER = 0, 1, answer.FIXED, answer.CHUNKED, 4, answer.CLOSE, 6
+_PARSED = frozenset({_CHUNKED, _DECODED})
 
 
 class Upstream(asyncio.Protocol):
@@ -89,9 +51,11 @@ class Upstream(asyncio.Protocol):
         self.address = address
         self.idle_since = 0.0
         self.reused = False
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._lost = False
         self._held = False
+        self._recent: deque[bytes] = deque(maxlen=_RECENT_READS)
+        self._fields: dict[bytes, bytes] = {}
 
     # asyncio
 
@@ -101,7 +65,7 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is _Phase.CHUNKED:
+        if phase in _PARSED:
             try:
                 self._feed(data)
             except httptools.HttpParserError:
@@ -110,22 +74,21 @@ class Upstream(asyncio.Protocol):
             if self._surplus:
                 self._broken("sent more than its answer")
                 return
-            self._recent.append(data)
-            self._sent += len(data)
-            self._write(data)
+            if phase == _CHUNKED:
+                self._recent.append(data)
+                self._sent += len(data)
+                self._write(data)
             if self._whole:
                 self._finish()
-        elif phase is _Phase.FIXED:
+        elif phase == _FIXED:
             self._fixed(data)
-        elif phase is _Phase.HEAD:
+        elif phase == _HEAD:
             self._heads(data)
-        elif phase is _Phase.DECODED:
-            self._decoded(data)
-        elif phase is _Phase.CLOSE:
+        elif phase == _CLOSE:
             self._write(data)
         else:
             # Nothing was asked: what comes now would be taken for the answer to the next request.
-            self._end()
+            self.close()
 
     def eof_received(self) -> bool:
         return False
@@ -133,25 +96,20 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._pool.discard(self)
-        if self._phase is _Phase.CLOSE and exc is None:
+        if self._phase == _CLOSE and exc is None:
             self._finish()
-        elif self._phase not in {_Phase.IDLE, _Phase.OVER}:
+        elif self._phase not in {_IDLE, _OVER}:
             self._broken("ended")
 
     def pause_writing(self) -> None:
-        if self._phase is not _Phase.IDLE:
+        if self._phase != _IDLE:
             self._exchange.body.hold()
 
     def resume_writing(self) -> None:
-        if self._phase not in {_Phase.IDLE, _Phase.OVER}:
+        if self._phase not in {_IDLE, _OVER}:
             self._exchange.body.more()
 
     # llhttp
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _NOTED:
-            self._noted[name] = value
 
     def on_message_begin(self) -> None:
         self._surplus = self._whole
@@ -164,7 +122,7 @@ class Upstream(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether it may be asked."""
-        return self._phase is _Phase.IDLE and not self._lost and not self._transport.is_closing()
+        return self._phase == _IDLE and not self._lost and not self._transport.is_closing()
 
     def ask(self, exchange: Exchange, head: bytes) -> asyncio.Future[bool]:
         """Send a request: ``head`` is its lines without those of the framing.
@@ -179,15 +137,14 @@ class Upstream(asyncio.Protocol):
         self._asked = False
         self._buffer = b""
         self._sent = 0
-        self._noted: dict[bytes, bytes] = {}
-        self._recent: deque[bytes] = deque(maxlen=_RECENT_READS)
+        self._recent.clear()
         self._collected: list[bytes] | None = None
         self._write = exchange.write_raw()
         self._verbatim = not self._prelude
         self.status = 0
         self.first_byte = 0.0
         self._done: asyncio.Future[bool] = self._pool.loop.create_future()
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         exchange.attach(self)
         body = exchange.body
         if not body.complete:
@@ -216,20 +173,19 @@ class Upstream(asyncio.Protocol):
     # The request's body (Sink)
 
     def body(self, data: bytes) -> None:
-        if self._phase is not _Phase.OVER:
+        if self._phase != _OVER:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._request_chunked else data)
 
     def body_end(self) -> None:
         self._asked = True
-        if self._request_chunked and self._phase is not _Phase.OVER:
+        if self._request_chunked and self._phase != _OVER:
             self._transport.write(b"0\r\n\r\n")
 
     def body_failed(self, refusal: Refusal) -> None:
-        if self._phase is _Phase.OVER:
+        if self._phase == _OVER:
             return
-        self._end()
-        self._detach()
-        if self._exchange.started:
+        self._leave()
+        if self._begun:
             self._exchange.abort()
             self._settle(whole=False)
         else:
@@ -248,29 +204,27 @@ class Upstream(asyncio.Protocol):
             self._transport.resume_reading()
 
     def abandon(self) -> None:
-        if self._phase is not _Phase.OVER:
-            self._end()
-            self._detach()
+        if self._phase != _OVER:
+            self._leave()
             self._settle(whole=False)
 
     def cut(self, refusal: Refusal) -> None:
-        if self._phase is _Phase.OVER:
+        if self._phase == _OVER:
             return
         exchange = self._exchange
         phase = self._phase
-        in_frame = phase is _Phase.CHUNKED and not self._is_between_chunks()
-        self._end()
-        self._detach()
+        in_frame = phase == _CHUNKED and not self._is_between_chunks()
+        self._leave()
         if not self._begun:
             exchange.fail(refusal)
-        elif in_frame or phase is _Phase.FIXED or not self._is_event_stream():
+        elif in_frame or phase == _FIXED or not self._is_event_stream():
             exchange.abort()
         else:
             self._break_off(refusal.event(exchange.id))
         self._settle(whole=False)
 
     def _break_off(self, event: bytes) -> None:
-        if not self._recent or not self._recent[-1].rstrip(b"\r").endswith((b"\n\n", b"\n\r\n", b"\n\n\r\n")):
+        if not self._recent or not answer.ends_event(self._recent[-1]):
             event = b"\n\n" + event
         if self._exchange.http10:
             self._exchange.break_off(event)
@@ -288,7 +242,7 @@ class Upstream(asyncio.Protocol):
         return self._whole
 
     def _is_event_stream(self) -> bool:
-        return self._noted.get(b"content-type", b"").lower().startswith(EVENT_STREAM)
+        return self._fields.get(b"content-type", b"").lower().startswith(EVENT_STREAM)
 
     # The answer's bytes
 
@@ -305,9 +259,10 @@ class Upstream(asyncio.Protocol):
                 return
             raw, data = data[:end], data[end:]
             self._whole = self._surplus = False
-            self._noted.clear()
+            fields: dict[bytes, bytes] = {}
             plain = self._prelude or self._exchange.http10
-            parser = httptools.HttpResponseParser(_Decoding(self, self._emit) if plain else self)
+            sink = answer.DecodingSink(self, fields, self._emit) if plain else answer.AnswerSink(self, fields)
+            parser = httptools.HttpResponseParser(sink)
             self._feed = parser.feed_data
             try:
                 self._feed(raw)
@@ -321,48 +276,48 @@ class Upstream(asyncio.Protocol):
             if status not in _BETWEEN:
                 self._broken(f"answered with status {status}")
                 return
+        self._fields = {name.lower(): value for name, value in fields.items()}
         self.status = status
         self.first_byte = time.monotonic()
         self._answer(raw, data)
 
     def _answer(self, raw: bytes, data: bytes) -> None:
-        noted = self._noted
         exchange = self._exchange
-        coding = noted.get(b"transfer-encoding")
-        length = noted.get(b"content-length")
-        self._keeps = raw[:8] == b"HTTP/1.1" and b"close" not in noted.get(b"connection", b"").lower()
-        if coding is not None and coding.strip().lower() != b"chunked":
+        self._keeps = answer.keeps_connection(raw, self._fields)
+        try:
+            self._phase, self._left = answer.framing(exchange.method, self.status, self._fields)
+        except ValueError:
             self._broken("answered with a transfer coding that is not known here")
             return
-        if exchange.method == "HEAD" or self.status in _NO_BODY:
-            self._phase, self._left = _Phase.FIXED, 0
-        elif coding is not None:
-            self._phase = _Phase.CHUNKED if self._verbatim and not exchange.http10 else _Phase.DECODED
-        elif length is not None:
-            self._phase, self._left = _Phase.FIXED, int(length)
-        else:
-            self._phase = _Phase.CLOSE
+        if self._phase == _CHUNKED and (self._prelude or exchange.http10):
+            self._phase = _DECODED
+        elif self._phase == _CLOSE:
             self._keeps = False
-        self._verbatim = self._verbatim and self._phase in {_Phase.FIXED, _Phase.CHUNKED}
+        self._verbatim = self._verbatim and self._phase in {_FIXED, _CHUNKED}
         if not self._verbatim:
             self._write = self._emit
         if self._prelude:
             if self.status != 200 or not self._is_event_stream():
                 self._collected = []
+        elif self._phase == _FIXED and data and len(data) <= self._left:
+            # The whole of a short answer, mostly: its head and body are one write.
+            self._left -= len(data)
+            self._sent = len(data)
+            self._recent.append(data)
+            self._begin(raw, data)
+            if self._left == 0:
+                self._finish()
+            return
         else:
             self._begin(raw)
-        if data or (self._phase is _Phase.FIXED and self._left == 0):
+        if data or (self._phase == _FIXED and self._left == 0):
             self.data_received(data)
 
-    def _begin(self, raw: bytes) -> None:
+    def _begin(self, raw: bytes, data: bytes = b"") -> None:
         """Send the engine's head on, without what belongs to its connection."""
-        block = raw[raw.find(b"\r\n") + 2 : -2]
-        if not self._noted.keys().isdisjoint(_DROPPED):
-            block = _DROPPED_LINES.sub(b"", block)
-        if not self._verbatim:
-            block = _CODING_LINES.sub(b"", block)
+        block = answer.lines_for_client(raw, self._fields, reframed=not self._verbatim)
         self._begun = True
-        self._exchange.begin(self.status, block, framed=not self._verbatim)
+        self._exchange.begin(self.status, block, data, framed=not self._verbatim)
 
     def _fixed(self, data: bytes) -> None:
         self._left -= len(data)
@@ -375,17 +330,6 @@ class Upstream(asyncio.Protocol):
             self._sent += len(data)
             self._write(data)
         if self._left == 0:
-            self._finish()
-
-    def _decoded(self, data: bytes) -> None:
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self._broken("sent what is not HTTP")
-            return
-        if self._surplus:
-            self._broken("sent more than its answer")
-        elif self._whole:
             self._finish()
 
     def _emit(self, data: bytes) -> None:
@@ -412,23 +356,25 @@ class Upstream(asyncio.Protocol):
             exchange.end()
         if self._keeps and self._asked and not self._lost:
             # Had the answer come before the question was out, the question's rest would begin the next one.
-            self._phase = _Phase.IDLE
+            self._phase = _IDLE
             self.more()
             self._pool.give(self)
         else:
-            self._end()
+            self.close()
         self._settle(whole=True)
 
     def _broken(self, what: str) -> None:
         host, port = self.address
         sentence = f"The engine at {host}:{port} {what} before its answer was whole. Ask again."
-        if self._begun or self._prelude:
+        if self._begun:
             self.cut(Refusal(502, "engine_died", sentence, retry_after_s=1))
             return
-        stale = self.reused and not self._heard
-        self._end()
+        self._leave()
+        self._settle(StaleError(sentence) if self.reused and not self._heard else EngineGoneError(sentence))
+
+    def _leave(self) -> None:
+        self.close()
         self._detach()
-        self._settle(StaleError(sentence) if stale else EngineGoneError(sentence))
 
     def _detach(self) -> None:
         exchange = self._exchange
@@ -445,11 +391,8 @@ class Upstream(asyncio.Protocol):
         else:
             self._done.set_result(whole)
 
-    def _end(self) -> None:
-        self._phase = _Phase.OVER
+    def close(self) -> None:
+        """Close it; nothing of it is kept."""
+        self._phase = _OVER
         if not self._lost:
             self._transport.abort()
-
-    def close(self) -> None:
-        """Close an idle connection."""
-        self._end()

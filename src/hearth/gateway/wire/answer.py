@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head of an engine's answer: what frames its body, and which of its lines go on to the client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from hearth.gateway.replies import Refusal
+
+# How the end of a body is known.
+FIXED, CHUNKED, CLOSE = 2, 3, 5
+
+_NO_BODY = frozenset({204, 304})
+# The fields that belong to the connection, and the id, which is the gateway's.
+_DROPPED = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"x-request-id"})
+_DROPPED_LINES = re.compile(
+    rb"^(?:connection|keep-alive|proxy-connection|upgrade|x-request-id):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE
+)
+_FRAMING_LINES = re.compile(rb"^(?:transfer-encoding|content-length):[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n")
+
+
+class EngineGoneError(Refusal):
+    """An engine could not be reached, or ended before a byte of its answer: nothing was sent to the client yet."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(502, "engine_gone", sentence, retry_after_s=1)
+
+
+class StaleError(EngineGoneError):
+    """A connection kept for reuse had been closed by the engine."""
+
+
+class Marks(Protocol):
+    """Who is told where an answer begins and ends."""
+
+    def on_message_begin(self) -> None: ...
+    def on_message_complete(self) -> None: ...
+
+
+class AnswerSink:
+    """Where llhttp puts an answer: only what is wanted of it, for it calls for nothing else."""
+
+    def __init__(self, marks: Marks, fields: dict[bytes, bytes]) -> None:
+        # In C, unlike a method of ours. Of a name that comes twice the first counts; llhttp refuses two lengths.
+        self.on_header = fields.setdefault
+        self.on_message_begin = marks.on_message_begin
+        self.on_message_complete = marks.on_message_complete
+
+
+class DecodingSink(AnswerSink):
+    """The same, for an answer whose chunks are taken off."""
+
+    def __init__(self, marks: Marks, fields: dict[bytes, bytes], on_body: Callable[[bytes], None]) -> None:
+        super().__init__(marks, fields)
+        self.on_body = on_body
+
+
+def framing(method: str, status: int, fields: dict[bytes, bytes]) -> tuple[int, int]:
+    """How the answer's end is known, and its length in bytes where that is how.
+
+    Raises ValueError for a coding that is not known here.
+    """
+    coding = fields.get(b"transfer-encoding")
+    if coding is not None and coding.strip().lower() != b"chunked":
+        raise ValueError(coding)
+    if method == "HEAD" or status in _NO_BODY:
+        return FIXED, 0
+    if coding is not None:
+        return CHUNKED, 0
+    length = fields.get(b"content-length")
+    return (CLOSE, 0) if length is None else (FIXED, int(length))
+
+
+def keeps_connection(raw: bytes, fields: dict[bytes, bytes]) -> bool:
+    """Whether the engine says that it may be asked again on this connection."""
+    return raw[:8] == b"HTTP/1.1" and b"close" not in fields.get(b"connection", b"").lower()
+
+
+def lines_for_client(raw: bytes, fields: dict[bytes, bytes], *, reframed: bool) -> bytes:
+    """The lines of a head that go on; ``reframed`` says that the client gets another framing than the engine's."""
+    block = raw[raw.find(b"\r\n") + 2 : -2]
+    if not fields.keys().isdisjoint(_DROPPED):
+        block = _DROPPED_LINES.sub(b"", block)
+    return _FRAMING_LINES.sub(b"", block) if reframed else block
+
+
+def ends_event(data: bytes) -> bool:
+    """Whether an event ends with these bytes, in chunks or plain, so that another may follow."""
+    return data.endswith(_EVENT_ENDS)
