@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOAD = str(ROOT / "bench/gateway_load.py")
 WHOLE = str(ROOT / "bench/gateway_whole.py")
 
+NAMES = ("direct", "nginx", "wire", "Hearth", "LiteLLM")
 LITELLM = "litellm[proxy]==1.106.2"
 LITELLM_VENV = ROOT / ".cache/bench/litellm"
 PROXY_CPU, LOAD_CPU = 0, 1
@@ -47,7 +48,7 @@ http {{
     listen 127.0.0.1:{port} backlog=1024;
     location / {{
       proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-      proxy_request_buffering {buffering}; proxy_read_timeout 600s;
+      proxy_request_buffering off; proxy_read_timeout 600s;
     }}
   }}
 }}
@@ -203,9 +204,9 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--seconds", type=float, default=3.0)
     words.add_argument("--streams", type=int, default=32)
-    words.add_argument("--only", default="direct,nginx,wire,Hearth,LiteLLM")
+    words.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     given = words.parse_args()
-    names = given.only.split(",")
+    names = given.only
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed: apt-get install nginx-light")
     engine = free_port()
@@ -219,13 +220,12 @@ def main() -> None:
             if name == "direct":
                 subjects.append(Subject(name, engine, None))
                 continue
-            if name.startswith("nginx"):
+            if name == "nginx":
                 place = Path(folder, name)
                 place.mkdir(mode=0o755)
                 Path(folder).chmod(0o755)
                 config = place / "nginx.conf"
-                buffering = "on" if name.endswith("buffering") else "off"
-                config.write_text(NGINX.format(folder=place, engine=engine, port=port, buffering=buffering))
+                config.write_text(NGINX.format(folder=place, engine=engine, port=port))
                 process = stack.enter_context(
                     running(PROXY_CPU, "nginx", "-c", str(config), "-e", str(place / "error.log"))
                 )

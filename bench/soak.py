@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make soak`: streaming clients over three models that do not fit together, until the gateway has switched 1,000 times.
+"""`make soak`: clients that stream from three models that do not fit together, until there were 1,000 switches.
 
 On a box of its own, with everything real but the engines and Docker: engines are this file, started by systemd with
 Hearth's own admission and readiness, and they answer with as many numbered words as they are asked for, so that a lost
-word is seen. Their memory is played by lab/meter.py. Every answer has to end with [DONE] and all its words, or with a well-formed
-error; anything else is a lost answer, and the exit code is 1.
+word is seen. Their memory is played by lab/meter.py. Every answer has to end with [DONE] and all its words, or with a
+well-formed error; anything else is a lost answer, and the exit code is 1.
 
 ``--switches N`` and ``--minutes M`` bound it; ``--seed S`` makes the clients ask for the same again.
 """
@@ -41,7 +41,14 @@ CLIENTS = 16
 WORDS = 60
 PACE_S = 0.01
 # As short as it takes for a switch a second: what is looked for are answers that get lost on the way.
-POLICY = {"min_residency_s": 0.2, "calm_s": 0.1, "max_wait_s": 1.0, "drain_s": 20.0, "settle_s": 0.1, "idle_stop_s": 0.0}
+POLICY = {
+    "min_residency_s": 0.2,
+    "calm_s": 0.1,
+    "max_wait_s": 1.0,
+    "drain_s": 20.0,
+    "settle_s": 0.1,
+    "idle_stop_s": 0.0,
+}
 
 _SYSTEM = f"""
 mkdir -p {FOLDER} /etc/systemd/system.conf.d
@@ -85,7 +92,9 @@ async def _answer(name: str, path: str, asked: dict[str, Any], writer: asyncio.S
             message = {"role": "assistant", "content": "yes"}
             told = {"model": name, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
         text = json.dumps(told).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text) + text
+        )
         return
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for number in range(asked["words"]):
@@ -189,8 +198,9 @@ contract = json.loads(path.read_text())
 first = contract["engines"][0]
 contract["engines"] = [
     {{
-        **first, "name": name, "served_name": name, "unit": f"hearth-engine-{{name}}.service", "container": f"hearth-{{name}}",
-        "port": {PORT} + at, "memory_gib": {NEED_GIB}, "start": "demand", "aliases": [],
+        **first, "name": name, "served_name": name, "unit": f"hearth-engine-{{name}}.service",
+        "container": f"hearth-{{name}}", "port": {PORT} + at, "memory_gib": {NEED_GIB}, "start": "demand",
+        "aliases": [],
     }}
     for at, name in enumerate({MODELS!r})
 ]
@@ -217,7 +227,8 @@ def soak(box: Box, wanted: int, minutes: float, seed: int) -> bool:
     caller, admin = Caller(box.address(), key), Caller(box.address(), admin_key)
     tally, over = Tally(), threading.Event()
     clients = [
-        threading.Thread(target=client, args=(number, seed, caller, tally, over), daemon=True) for number in range(CLIENTS)
+        threading.Thread(target=client, args=(number, seed, caller, tally, over), daemon=True)
+        for number in range(CLIENTS)
     ]
     before = json.loads(box.out("systemctl show -P MainPID hearth-gateway"))
     for thread in clients:
@@ -235,9 +246,7 @@ def soak(box: Box, wanted: int, minutes: float, seed: int) -> bool:
     hung = sum(thread.is_alive() for thread in clients)
     seconds = time.monotonic() - tally.begun
     log = box.out("journalctl --no-pager -o cat -u hearth-gateway")
-    worst = max(
-        sum(json.loads(line)["alive"].values()) for line in box.out(f"cat {FOLDER}/samples.jsonl").splitlines()
-    )
+    worst = max(sum(json.loads(line)["alive"].values()) for line in box.out(f"cat {FOLDER}/samples.jsonl").splitlines())
     restarted = before != json.loads(box.out("systemctl show -P MainPID hearth-gateway"))
     resident_kib = int(box.out("grep VmRSS /proc/$(systemctl show -P MainPID hearth-gateway)/status | tr -dc 0-9"))
     print(f"switches            {made} in {seconds:.0f} s, {seconds / max(1, made):.2f} s each")

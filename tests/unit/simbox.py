@@ -55,6 +55,8 @@ class Machine:
     asked: bool = False
     promised_until: float = -math.inf
     unload_until: float | None = None
+    # Since when a request for it does not get through at once though it is ready.
+    shut_since: float | None = None
     run: int = 0
 
 

@@ -54,7 +54,14 @@ class SimBox(Box):
                 self._check_and_do(effect)
             assert self.available_gib >= FLOOR_GIB - TINY_GIB, "memory is over"
         self._telling = False
-        if self.change is None or isinstance(self.change, Begin):
+        for view in self.scheduler.view(self.now):
+            machine = self.machines[view.name]
+            if view.open or view.phase != "ready":
+                machine.shut_since = None
+            elif machine.shut_since is None:
+                machine.shut_since = self.now
+        # Not after each event: memory may have come back since the last one that was decided on.
+        if isinstance(event, Tick):
             assert self.scheduler.handle(Tick(), self.now) == [], "the same, looked at again, led to something else"
 
     def arrive(self, name: str, patience_s: float = math.inf) -> str:
@@ -232,12 +239,18 @@ class SimBox(Box):
         deadlines = [until for engines, until in self.holds.values() if machine.spec.name in engines]
         deadlines += [] if machine.unload_until is None else [machine.unload_until]
         if not any(until <= self.now for until in deadlines):
-            # For another engine: whoever waits longest has waited until the door was shut, and for a whole drain.
-            waited = [self.now - since for other in self.machines.values() for since in other.waiting.values()]
-            asked = [one for one in self.machines.values() if one.asked or one.promised_until >= self.now]
-            assert asked or max(waited, default=0) >= self.policy.max_wait_s / 2 + self.policy.drain_s - 1e-6
+            # For another engine: somebody has waited until the door was to be shut, and it was for a whole drain.
+            assert self._is_wanted_long()
             assert self.now - machine.ready_since >= self.policy.min_residency_s + self.policy.drain_s - 1e-6
+            assert machine.shut_since is not None
+            assert self.now - machine.shut_since >= self.policy.drain_s - 1e-6, "cut before its time"
         self.at(0.05, lambda: self.end(cut.request))
+
+    def _is_wanted_long(self) -> bool:
+        """Whether somebody has waited for half of the longest wait, or is to be served without waiting."""
+        waited = [self.now - since for machine in self.machines.values() for since in machine.waiting.values()]
+        wished = any(machine.asked or machine.promised_until >= self.now for machine in self.machines.values())
+        return wished or max(waited, default=0) >= self.policy.max_wait_s / 2 - 1e-6
 
     def _drained(self, drained: Drained) -> None:
         engines, until = self.holds[drained.hold]

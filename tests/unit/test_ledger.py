@@ -171,5 +171,11 @@ def test_what_an_engine_holds_is_what_its_last_load_took_though_its_unit_was_cha
     assert book.opened.held_gib(book.engine) == 31.2
 
 
+def test_what_seemed_to_take_nothing_holds_half_of_what_the_contract_says(book: Book) -> None:
+    book.opened.record(book.engine, 0.0, 71.0, AT)
+
+    assert book.opened.held_gib(book.engine) == 20.0
+
+
 def test_an_engine_that_was_never_measured_holds_what_the_contract_says(book: Book) -> None:
     assert book.opened.held_gib(book.engine) == 40.0

@@ -73,9 +73,13 @@ class Ledger:
         return Need(gib=max(known.gib, engine.memory_gib / 2), source="measured", load_s=known.load_s)
 
     def held_gib(self, engine: Engine) -> float:
-        """What an engine that is up holds: what its last load took, also where its unit was changed since."""
+        """What an engine that is up holds: what its last load took, also where its unit was changed since.
+
+        As for ``need``, never less than half of what the contract says: a restart begins before the memory of the run
+        before is back, and would seem to take nothing.
+        """
         known = self._known.get(engine.name)
-        return known.gib if known is not None else engine.memory_gib
+        return max(known.gib, engine.memory_gib / 2) if known is not None else engine.memory_gib
 
     def record(self, engine: Engine, gib: float, load_s: float, at: str) -> None:
         """Keep what a good load took, rounded up to 0.1 GiB. Raises OSError.

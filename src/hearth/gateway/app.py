@@ -140,7 +140,6 @@ class App:
 
     async def _at_engine(self, exchange: Exchange, asked: tuple[Engine, bytes | None, bool], key: Key) -> None:
         engine, target, streamed = asked
-        begun = self._loop.time()
         patience_s = self._patience_s(exchange, streamed=streamed)
         turn = self.conductor.ask(exchange.id, engine.name, lambda: exchange.cut(CUT), patience_s)
         self.under_way[exchange.id] = (exchange, engine, key.name)
@@ -148,7 +147,6 @@ class App:
             if not turn.done():
                 await self._wait(exchange, engine, turn, streamed=streamed)
             turn.result()
-            self.metrics.waited(engine.name, self._loop.time() - begun)
             # Only engines that are told a key check one; the others ignore it.
             relayed = await relay(self.pool, exchange, Target(engine.port, add=self._auth, path=target))
             if relayed.usage is not None:
@@ -171,6 +169,13 @@ class App:
 
     async def _wait(self, exchange: Exchange, engine: Engine, turn: Turn, *, streamed: bool) -> None:
         """Wait for the turn; a client that streams hears of it now and then, so that nobody on the way hangs up."""
+        begun = self._loop.time()
+        try:
+            await self._told(exchange, engine, turn, streamed=streamed)
+        finally:
+            self.metrics.waited(engine.name, self._loop.time() - begun)
+
+    async def _told(self, exchange: Exchange, engine: Engine, turn: Turn, *, streamed: bool) -> None:
         if not streamed:
             await asyncio.wait({turn})
             return

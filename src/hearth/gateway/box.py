@@ -87,7 +87,7 @@ class Box:
             return LoadFailed(engine, _KINDS.get(type(error), "failed"), str(error), "\n".join(error.log))
         finally:
             self._starts, self._unwanted = "", None
-        # What the whole load took is measured by the unit; where another had begun it, only the rest was waited for here.
+        # The unit measures the whole load; where another had begun it, only the rest of it was waited for here.
         measured = self._host.ledger.need(self.contract.find(engine))
         return Loaded(engine, measured.load_s if measured.source == "measured" else outcome.load_s)
 

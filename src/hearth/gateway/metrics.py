@@ -37,12 +37,11 @@ class Metrics:
         self.registry.register(self)
         self._waits = Histogram(
             "hearth_wait_seconds",
-            "From the request to its turn at the engine.",
+            "How long those waited for their turn whose engine was not ready, whether they got it or not.",
             ("model",),
             buckets=_WAITS,
             registry=self.registry,
         )
-        self._bound_waits: dict[str, Histogram] = {}
         self._loads = Histogram(
             "hearth_load_seconds",
             "Good loads, until the engine was ready.",
@@ -102,10 +101,7 @@ class Metrics:
 
     def waited(self, model: str, seconds: float) -> None:
         """How long a request waited for its turn, in seconds."""
-        bound = self._bound_waits.get(model)
-        if bound is None:
-            bound = self._bound_waits[model] = self._waits.labels(model)
-        bound.observe(seconds)
+        self._waits.labels(model).observe(seconds)
 
     def loaded(self, model: str, seconds: float) -> None:
         self._loads.labels(model).observe(seconds)

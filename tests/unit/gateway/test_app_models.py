@@ -8,7 +8,8 @@ import json
 from typing import Any
 
 import pytest
-from house import DONE, SECRET, OpenHouse, Stream, error
+from house import SECRET, OpenHouse, Stream, error
+from played import DONE
 from wires import LAST_CHUNK, STREAM_HEAD, Question, chunk, request
 
 KEY = b"Authorization: Bearer " + SECRET.encode()
@@ -181,7 +182,7 @@ async def test_an_engines_own_error_passes_as_it_is(open_house: OpenHouse) -> No
 
 
 async def test_text_that_is_split_amid_a_letter_arrives_whole(open_house: OpenHouse) -> None:
-    text = "data: {\"content\": \"Grüße, 世界 \U0001f525\"}\n\n".encode()
+    text = 'data: {"content": "Grüße, 世界 \U0001f525"}\n\n'.encode()
 
     async def byte_by_byte(question: Question, writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM_HEAD)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import DONE, House, OpenHouse, Stream, configure, error, error_in, until
-from wires import Question, STREAM_HEAD, chunk
-
-BREAKS = (asyncio.IncompleteReadError, ConnectionResetError)
+from house import House, OpenHouse, Stream, broken, configure, error, error_in, until
+from played import DONE
+from wires import STREAM_HEAD, Question, chunk
 
 
 async def to_the_end(stream: Stream) -> list[bytes]:
@@ -21,16 +20,6 @@ async def to_the_end(stream: Stream) -> list[bytes]:
     events = await stream.rest()
     assert events[-1] == DONE
     return events
-
-
-async def broken(stream: Stream) -> bytes:
-    """The last event of a stream that must not end as a whole one does."""
-    events: list[bytes] = []
-    with pytest.raises(BREAKS):
-        async with asyncio.timeout(10):
-            while True:
-                events.append(await stream.next())
-    return events[-1]
 
 
 async def test_a_warm_request_never_waits_for_somebody_elses_cold_start(open_house: OpenHouse) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from house import DONE, SECRET, OpenHouse, Stream, error, error_in, until
+from house import SECRET, OpenHouse, Stream, error, error_in, until
+from played import DONE
 from wires import request
 
 KEY = b"Authorization: Bearer " + SECRET.encode()

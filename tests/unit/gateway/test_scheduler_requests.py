@@ -198,6 +198,7 @@ def test_who_is_told_to_come_again_keeps_the_engine_s_place_in_the_queue() -> No
     bench.arrive("r2", "coder", patience_s=1)
     bench.wait(2)
     bench.arrive("r3", "writer")
+    bench.wait(1)
     bench.arrive("r4", "coder")
     bench.loaded("scout")
     bench.end("r1")

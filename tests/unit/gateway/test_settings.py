@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from hearth import contract
 from hearth.errors import SettingsError
 from hearth.gateway import settings
 from hearth.gateway.scheduler.spec import Policy
 from hearth.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import MakeEngine
+    pass
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is tested
 ROLE = Path(__file__).parents[3] / "roles/gateway"

@@ -13,9 +13,13 @@ def test_the_key_is_gone(host: Host) -> None:
     assert "laptop" not in host.check_output("hearth keys list --json")
 
 
-def test_the_model_of_before_answers(host: Host, chat: Callable[[str], str]) -> None:
-    assert host.service("hearth-engine-tiny-b").is_running
+def test_the_model_of_before_was_left_alone_and_answers(host: Host, chat: Callable[[str], str]) -> None:
     assert chat("tiny-b") == "tiny-b"
+    began = [
+        int(host.check_output(f"systemctl show -P ActiveEnterTimestampMonotonic {unit}"))
+        for unit in ("hearth-engine-tiny-b", "hearth-gateway")
+    ]
+    assert began == sorted(began)
 
 
 def test_it_knows_what_runs(ask: Callable[..., tuple[int, str]]) -> None:
