@@ -228,7 +228,7 @@ class SimBox(Box):
         assert self.change.engine == cancel.engine
         assert not self.cancelled, "cancelled twice"
         machine = self.machines[cancel.engine]
-        assert machine.unload_until is not None or not (machine.waiting or machine.asked), "cancelled what is wanted"
+        assert machine.unload_until is not None or not machine.waiting, "cancelled what is waited for"
         self.cancelled = True
 
     def _cut(self, cut: Cut) -> None:

@@ -59,10 +59,10 @@ def test_contract_names_all_models(engines: list[Engine]) -> None:
     assert len({engine["port"] for engine in engines}) == len(engines)
 
 
-def test_nothing_but_the_loopback_listens(host: Host) -> None:
+def test_the_gateway_alone_listens_on_the_network(host: Host) -> None:
     # 127.0.0.11 is the resolver that Docker puts into every container, so into the box too.
     listening = [line.split()[3] for line in host.check_output("ss -ltnH").splitlines()]
-    assert [address for address in listening if not re.match(r"127\.|\[::1\]", address)] == []
+    assert [address for address in listening if not re.match(r"127\.|\[::1\]", address)] == ["0.0.0.0:8009"]
 
 
 def test_engine_listens_on_its_port(host: Host, active: Engine) -> None:

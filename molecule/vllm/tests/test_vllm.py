@@ -104,7 +104,7 @@ def test_context_is_the_inventorys(host: Host, api_key: str) -> None:
     assert [model["max_model_len"] for model in json.loads(text)["data"]] == [512]
 
 
-def test_nothing_but_the_loopback_listens(host: Host) -> None:
+def test_the_gateway_alone_listens_on_the_network(host: Host) -> None:
     # 127.0.0.11 is the resolver that Docker puts into every container, so into the box too.
     listening = [line.split()[3] for line in host.check_output("ss -ltnH").splitlines()]
     assert f"127.0.0.1:{PORT}" in listening

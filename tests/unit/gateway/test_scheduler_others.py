@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from scheduling import Bench, begun, granted, only, refused, spec
+from scheduling import Bench, begun, crowded_box, granted, only, refused, spec
 
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Grant, Refuse, Stop
 from hearth.gateway.scheduler.events import LoadFailed
@@ -267,6 +267,22 @@ def test_a_load_takes_an_unload_back_that_has_not_begun() -> None:
     bench.unload("scout", drain_s=60)
     assert granted(bench.load("a1", "scout")) == ["a1"]
     assert bench.wait(100) == []
+
+
+def test_a_load_takes_an_unload_back_of_an_engine_that_was_to_go_for_another() -> None:
+    bench = crowded_box()
+    bench.arrive("r1", "coder")
+    bench.unload("scout")
+    bench.load("a1", "scout")
+    assert granted(bench.tell(LoadFailed("coder", "busy"))) == ["a1"]
+
+
+def test_a_load_that_comes_while_an_engine_stops_starts_it_again() -> None:
+    bench = Bench(spec("scout"))
+    bench.up("scout")
+    bench.unload("scout")
+    bench.load("a1", "scout")
+    assert begun(bench.stopped("scout")) == [("scout", ())]
 
 
 def test_an_unload_keeps_no_other_engine_s_requests_waiting() -> None:

@@ -207,8 +207,7 @@ class Scheduler:
         if engine is None:
             state.refuse_unknown(event.request, event.engine)
             return False
-        if not engine.moving:
-            engine.unload = None
+        engine.unload = None
         state.wait(engine, Waiter(event.request, state.now, admin=True))
         engine.wish = Wish(engine.wish.since if engine.wish else state.now, math.inf)
         return True
