@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_loaded_is_told_with_its_log_and_what_runs_again(
     run = box.play("switch.yml", "-e", "model=tiny-b")
 
     assert run.code != 0
-    assert "engine tiny-b failed to start; tiny-a serves again" in run.flat
+    assert "engine tiny-b ended while it was loading: see its log; tiny-a serves again" in run.flat
     assert run.output.count("invalid magic characters") <= 2, "the log is told once"
     assert "invalid magic characters" in run.flat
     assert box.active() == ["tiny-a"]

@@ -41,7 +41,7 @@ def test_a_crash_while_loading_fails_the_start_at_once_with_the_log(box: Box) ->
 
     switch = box.play("switch.yml", "-e", "model=tiny-b")
     assert switch.code != 0
-    assert "engine tiny-b failed to start; tiny-a serves again" in switch.flat
+    assert "engine tiny-b ended while it was loading: see its log; tiny-a serves again" in switch.flat
     assert "invalid magic characters" in switch.flat
     # The one that failed left nothing behind.
     assert box.out("docker ps -a --format '{{.Names}}'") == "hearth-tiny-a"
