@@ -234,6 +234,11 @@ class Door:
     def restart(self) -> None:
         self.box.out("systemctl restart hearth-gateway")
 
+    def cut_power(self) -> None:
+        """Reboot the box. Docker may give it another address when it comes back."""
+        self.box.cut_power()
+        self.models.host = self.admin.host = self.box.address()
+
     def starts(self, engine: str) -> int:
         """How often an engine became ready since the box was made."""
         log = self.box.out(f"journalctl --no-pager -o cat -u hearth-engine-{engine} | grep -c 'is ready after' || true")

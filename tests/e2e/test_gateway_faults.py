@@ -207,7 +207,7 @@ def test_its_sudden_death_between_two_models_leaves_nothing_that_the_next_reques
 
 
 def test_a_box_that_reboots_answers_again(door: Door) -> None:
-    door.box.cut_power()
+    door.cut_power()
 
     assert in_the_end(door, "big").json["model"] == "big"
     assert in_the_end(door, "other").json["model"] == "other"

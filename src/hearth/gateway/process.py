@@ -70,8 +70,13 @@ class Gateway:
 
     def _changed(self, state: UnitState) -> None:
         name = self._engines.units.get(state.unit)
-        if name is not None:
-            self.conductor.tell(UnitChanged(name, phase_of(state)))
+        if name is None:
+            return
+        phase = phase_of(state)
+        if phase == "ready":
+            # Its load was just measured, whoever began it.
+            self.conductor.tell(Configured(self._engines.specs()))
+        self.conductor.tell(UnitChanged(name, phase))
 
     async def reload(self) -> list[str]:
         """Take over the contract as it is now; returns the names of the engines that are new, other, or gone.

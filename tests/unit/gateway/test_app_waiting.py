@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from house import SECRET, OpenHouse, Stream, error, error_in, until
 from played import DONE
 from wires import request
+
+from hearth.admission.ledger import Ledger
 
 KEY = b"Authorization: Bearer " + SECRET.encode()
 
@@ -359,3 +362,17 @@ def test_an_engine_that_nobody_uses_stops_after_its_time_from_the_last_byte_on(o
 
     with asyncio.Runner(loop_factory=SkippingLoop) as runner:
         runner.run(play())
+
+
+async def test_what_a_load_was_measured_to_take_counts_from_then_on(open_house: OpenHouse, tmp_path: Path) -> None:
+    (tmp_path / "units" / "hearth-engine-scout.service").write_text("[Service]\n")
+    async with open_house() as house:
+        scout = house.gateway.engines.find("scout")
+        house.box.becomes("scout", "starting")
+        # As its unit does at the end of a good load, whoever began that.
+        Ledger(tmp_path / "measured.json", tmp_path / "units").record(scout, 7.0, 71.0, "2026-11-21T10:00:00Z")
+        house.box.becomes("scout", "ready")
+
+        seen = next(one for one in house.gateway.conductor.view() if one.name == "scout")
+        assert seen.load_s == 71.0
+        assert not seen.stale
