@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -24,9 +25,11 @@ from hearth.engines import units
 from hearth.engines.ollama import make_ready
 from hearth.switching import switch, transition
 
-# No database: a run leaves nothing behind. No deadline: a slow machine is not a failure.
-settings.register_profile("hearth", database=None, deadline=None, print_blob=True)
-settings.load_profile("hearth")
+# No database: a run leaves nothing behind. No deadline: a slow machine is not a failure. The same examples in every run:
+# who looks for others sets HEARTH_EXAMPLES=search (and says --hypothesis-seed=N).
+settings.register_profile("hearth", database=None, deadline=None, print_blob=True, derandomize=True)
+settings.register_profile("search", database=None, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HEARTH_EXAMPLES", "hearth"))
 
 MakeEngine = Callable[..., contract.Engine]
 MakeState = Callable[..., units.UnitState]
