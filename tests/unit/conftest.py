@@ -25,8 +25,8 @@ from hearth.engines import units
 from hearth.engines.ollama import make_ready
 from hearth.switching import switch, transition
 
-# No database: a run leaves nothing behind. No deadline: a slow machine is not a failure. The same examples in every run:
-# who looks for others sets HEARTH_EXAMPLES=search (and says --hypothesis-seed=N).
+# No database: a run leaves nothing behind. No deadline: a slow machine is not a failure. The same examples in every
+# run: who looks for others sets HEARTH_EXAMPLES=search (and says --hypothesis-seed=N).
 settings.register_profile("hearth", database=None, deadline=None, print_blob=True, derandomize=True)
 settings.register_profile("search", database=None, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HEARTH_EXAMPLES", "hearth"))
