@@ -270,19 +270,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests/e2e"))
-    from boxes import Box
+    from boxes import brought_up
 
-    with tempfile.TemporaryDirectory() as scratch:
-        box = Box(BOX, Path(scratch))
-        shared = ROOT / "molecule/shared"
-        print("  making a box, about a minute", file=sys.stderr, flush=True)
-        box.ok(str(shared / "destroy.yml"))
-        box.ok(str(shared / "create.yml"), str(shared / "prepare.yml"))
-        try:
-            box.ok("site.yml")
-            return 0 if soak(box, options.switches, options.minutes, options.seed) else 1
-        finally:
-            box.ok(str(shared / "destroy.yml"))
+    print("  making a box, about a minute", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as scratch, brought_up(BOX, Path(scratch)) as box:
+        box.ok("site.yml")
+        return 0 if soak(box, options.switches, options.minutes, options.seed) else 1
 
 
 if __name__ == "__main__":

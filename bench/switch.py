@@ -215,21 +215,14 @@ def spread(values: list[float], unit_s: float = 1.0, digits: int = 2) -> str:
 def outside() -> None:
     """Make a box, measure in it, remove it, and print the table."""
     sys.path.insert(0, str(ROOT / "tests/e2e"))
-    from boxes import Box
+    from boxes import brought_up
 
-    with tempfile.TemporaryDirectory() as scratch:
-        box = Box(BOX, Path(scratch))
-        shared = ROOT / "molecule/shared"
-        print("  making a box, about a minute", file=sys.stderr, flush=True)
-        box.ok(str(shared / "destroy.yml"))
-        box.ok(str(shared / "create.yml"), str(shared / "prepare.yml"))
-        try:
-            box.ok("site.yml")
-            subprocess.run(["docker", "cp", __file__, f"{BOX}:/opt/switch.py"], check=True, capture_output=True)
-            command = ["docker", "exec", BOX, "/opt/hearth/venv/bin/python", "/opt/switch.py", "inside", str(ROUNDS)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        finally:
-            box.ok(str(shared / "destroy.yml"))
+    print("  making a box, about a minute", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as scratch, brought_up(BOX, Path(scratch)) as box:
+        box.ok("site.yml")
+        subprocess.run(["docker", "cp", __file__, f"{BOX}:/opt/switch.py"], check=True, capture_output=True)
+        command = ["docker", "exec", BOX, "/opt/hearth/venv/bin/python", "/opt/switch.py", "inside", str(ROUNDS)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     beyond = statistics.median(found["hearth"]) - statistics.median(found["engine"])
     print("| what | median (range) | promised |")

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,17 @@ class Box:
         while self.sh("systemctl is-system-running").stdout.strip() not in ("running", "degraded"):
             assert time.monotonic() < deadline, self.sh("systemctl list-jobs").stdout
             time.sleep(0.5)
+
+
+@contextmanager
+def brought_up(name: str, where: Path) -> Iterator[Box]:
+    """A box of this name, made anew and prepared, and removed in the end; ``where`` is for its inventory."""
+    box = Box(name, where)
+    shared = ROOT / "molecule/shared"
+    box.ok(str(shared / "destroy.yml"))
+    box.ok(str(shared / "create.yml"), str(shared / "prepare.yml"))
+    try:
+        yield box
+    finally:
+        box.write_inventory()
+        box.ok(str(shared / "destroy.yml"))

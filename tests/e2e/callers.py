@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
+import pytest
 from boxes import Box
 from sampler import Stage
 
@@ -280,3 +281,16 @@ def opened(stage: Stage) -> Iterator[Door]:
     finally:
         box.out(f"mv /run/gateway.kept {_SETTINGS}; hearth keys revoke e2e-models; hearth keys revoke e2e-admin")
         box.sh("systemctl reset-failed hearth-gateway; systemctl restart hearth-gateway")
+
+
+@pytest.fixture(scope="module")
+def open_door(made: Stage) -> Iterator[Door]:
+    with opened(made) as door:
+        yield door
+
+
+@pytest.fixture
+def door(open_door: Door, stage: Stage) -> Iterator[Door]:
+    """Big and helper run, small and other do not; whatever a test does, never too much may be alive at once."""
+    yield open_door
+    open_door.reset()

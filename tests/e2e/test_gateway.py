@@ -6,26 +6,10 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from boxes import Box
-from callers import ENDLESS, Door, opened, together
-from sampler import Stage
-
-
-@pytest.fixture(scope="module")
-def open_door(made: Stage) -> Iterator[Door]:
-    with opened(made) as door:
-        yield door
-
-
-@pytest.fixture
-def door(open_door: Door, stage: Stage) -> Iterator[Door]:
-    """Big and helper run, small and other do not; whatever a test does, never too much may be alive at once."""
-    yield open_door
-    open_door.reset()
-
+from callers import ENDLESS, Door, together
 
 # Keys
 

@@ -7,21 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from callers import ENDLESS, Answer, Door, opened, together
-from sampler import Stage
-
-
-@pytest.fixture(scope="module")
-def open_door(made: Stage) -> Iterator[Door]:
-    with opened(made) as door:
-        yield door
-
-
-@pytest.fixture
-def door(open_door: Door, stage: Stage) -> Iterator[Door]:
-    """Big and helper run, small and other do not; whatever a test does, never too much may be alive at once."""
-    yield open_door
-    open_door.reset()
+from callers import ENDLESS, Answer, Door, together
 
 
 def in_the_end(door: Door, model: str, timeout_s: float = 60) -> Answer:

@@ -111,14 +111,6 @@ def test_what_follows_the_bytes_is_told_in_ollamas_words(ready: Ready, said: lis
     assert "pulling qwen3:0.6b: verifying sha256 digest" in said
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (600, "10 min"), (7140, "119 min"), (7200, "2 h 0 min")],
-)
-def test_times_are_told_as_people_do(seconds: float, text: str) -> None:
-    assert hearth_ollama._span(seconds) == text
-
-
 def test_the_rate_is_that_of_this_pull_and_not_of_what_was_there_before() -> None:
     progress = hearth_ollama._Progress()
     now = time.monotonic()

@@ -197,9 +197,9 @@ def _ready(engine: contract.Engine, pid: int | None) -> int:
 def _fetch(engine: contract.Engine) -> int:
     from hearth.admission import admit
     from hearth.cli import console
-    from hearth.download.meter import gigabytes
     from hearth.engines import fetching
     from hearth.switching.progress import Progress
+    from hearth.words import gigabytes
 
     watcher = console.Watcher(sys.stderr, every_s=_FETCH_EVERY_S)
     try:

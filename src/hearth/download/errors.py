@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from hearth.download.meter import gigabytes
 from hearth.errors import HearthError
+from hearth.words import gigabytes
 
 
 class DownloadError(HearthError):

@@ -11,8 +11,9 @@ import msgspec
 
 from hearth import jobs, state
 from hearth.download import manifest
-from hearth.download.meter import Progress, amount, span
+from hearth.download.meter import Progress
 from hearth.download.request import Request, Result
+from hearth.words import amount, span
 
 FOLDER = state.RUN / "downloads"
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from hearth.words import gigabytes, span
+
 Phase = Literal["waiting", "asking", "checking", "fetching", "placing"]
 
 # The rate told is that of the last so many seconds: a figure over the whole run hides a line that went slow.
@@ -61,25 +63,6 @@ Tell = Callable[[Progress], None]
 
 def say_nothing(_: Progress) -> None:
     """For callers whom nobody watches."""
-
-
-def gigabytes(count: int) -> str:
-    """Decimal GB, as disks and hubs count."""
-    return f"{count / 1e9:.1f}" if count >= 10e9 else f"{count / 1e9:.2f}"
-
-
-def amount(count: int) -> str:
-    """For a person: bytes in a unit that shows more than zeros."""
-    if count >= 100e6:
-        return f"{gigabytes(count)} GB"
-    return f"{count / 1e6:.1f} MB" if count >= 100e3 else f"{count} bytes"
-
-
-def span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Meter:

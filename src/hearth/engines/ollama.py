@@ -25,6 +25,7 @@ import requests
 from hearth.contract import Engine
 from hearth.engines import probe
 from hearth.errors import EngineFailedError
+from hearth.words import gigabytes, span
 
 Say = Callable[[str], None]
 Line = dict[str, Any]
@@ -150,7 +151,7 @@ def _pull(engine: Engine, watch: probe.ProcessWatch, say: Say, stall_s: float, r
             if progress.take(line):
                 moved = now
             if progress.succeeded:
-                say(f"pulled {engine.tag}: {_gigabytes(progress.total)} GB in {_span(now - begun)}")
+                say(f"pulled {engine.tag}: {gigabytes(progress.total)} GB in {span(now - begun)}")
                 return
         patience_s = stall_s + (progress.total / _HASH_BYTES_PER_S if progress.verifies else 0.0)
         if now - moved >= patience_s:
@@ -211,12 +212,12 @@ class _Progress:
         rate = (self.completed - had) / max(now - since, 0.001)
         if rate <= 0:
             return f"{self}, nothing moves"
-        return f"{self}, {rate / 1e6:.1f} MB/s, {_span((self.total - self.completed) / rate)} to go"
+        return f"{self}, {rate / 1e6:.1f} MB/s, {span((self.total - self.completed) / rate)} to go"
 
     def __str__(self) -> str:
         if not self.total:
             return f"'{self._status}'" if self._status else "its begin"
-        return f"{_gigabytes(self.completed)} of {_gigabytes(self.total)} GB"
+        return f"{gigabytes(self.completed)} of {gigabytes(self.total)} GB"
 
 
 def _give_name(engine: Engine, watch: probe.ProcessWatch) -> None:
@@ -341,14 +342,3 @@ def _registry(engine: Engine) -> str:
     """Where a tag comes from: host/namespace/model names its host."""
     parts = engine.tag.split("/")
     return parts[0] if len(parts) == 3 else _REGISTRY
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f}" if count >= 10e9 else f"{count / 1e9:.2f}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -12,7 +12,7 @@ import msgspec
 
 from hearth.contract import Engine
 from hearth.gateway import metrics, routing
-from hearth.gateway.app import App, demand
+from hearth.gateway.app import EVENTS, App, demand
 from hearth.gateway.events import Bulletin
 from hearth.gateway.keys import Key
 from hearth.gateway.replies import JSON, Refusal
@@ -20,7 +20,6 @@ from hearth.gateway.scheduler.events import AdminUnload
 from hearth.gateway.wire import Exchange
 
 _LINES = ((b"content-type", b"application/jsonl"), (b"cache-control", b"no-cache"))
-_EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 # A comment so often, so that nobody on the way takes a quiet stream for a dead one.
 _QUIET_S = 15.0
 # Who drains tells how it goes so often.
@@ -59,7 +58,6 @@ class Admin:
         self._bulletin = bulletin
         self._reload = reload
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -107,25 +105,14 @@ class Admin:
     def _models(self, exchange: Exchange, method: str) -> None:
         _only(method, "GET", "HEAD")
         name = routing.model_asked_about(exchange.path)
+        phases = self._phases()
         if name is not None:
-            _reply(exchange, self._listed(self._app.engines.find(name)))
+            _reply(exchange, _listed(self._app.engines.find(name), phases))
         else:
-            _reply(exchange, {"object": "list", "data": [self._listed(engine) for engine in self._app.engines]})
+            _reply(exchange, {"object": "list", "data": [_listed(engine, phases) for engine in self._app.engines]})
 
-    def _listed(self, engine: Engine) -> dict[str, object]:
-        """A model as OpenAI's API lists one, with what that leaves out."""
-        return {
-            "id": engine.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "hearth",
-            "aliases": engine.aliases,
-            "capabilities": engine.capabilities,
-            "state": self._state(engine),
-        }
-
-    def _state(self, engine: Engine) -> str:
-        return next((one.phase for one in self._app.conductor.view() if one.name == engine.name), "stopped")
+    def _phases(self) -> dict[str, str]:
+        return {one.name: one.phase for one in self._app.conductor.view()}
 
     def _views(self) -> list[dict[str, object]]:
         return [msgspec.to_builtins(one) for one in self._app.conductor.view()]
@@ -152,13 +139,14 @@ class Admin:
             app.metrics.waiting.labels(one.name).set(one.waiting)
             app.metrics.up.labels(one.name).set(one.phase == "ready")
         app.metrics.available.set(app.engines.memory().available_gib * 2**30)
-        ready = [engine for engine in app.engines if self._state(engine) == "ready"]
+        phases = self._phases()
+        ready = [engine for engine in app.engines if phases.get(engine.name) == "ready"]
         pages = await asyncio.gather(*(app.engine_metrics(engine) for engine in ready))
         return app.metrics.page({engine.name: page for engine, page in zip(ready, pages, strict=True) if page})
 
     async def _listen(self, exchange: Exchange) -> None:
         """State changes as they happen, for as long as the client listens; the first event is how things are."""
-        exchange.start(200, _EVENTS)
+        exchange.start(200, EVENTS)
         exchange.write(_event("models", {"models": self._views()}))
         with self._bulletin.subscribed() as news:
             closing = self._loop.create_task(self._closing.wait())
@@ -204,18 +192,11 @@ class Admin:
             raise Refusal(404, "not_found", f"There is no {action[:100]!r} for a model: load and unload are.")
 
     async def _load(self, exchange: Exchange, engine: Engine, *, wait: bool) -> None:
-        load = self._loop.create_task(self._app.conductor.load(exchange.id, engine.name))
-        self._tasks.add(load)
-        load.add_done_callback(self._forget)
         if wait:
-            await asyncio.shield(load)
+            await self._app.conductor.load(exchange.id, engine.name)
+        else:
+            self._app.conductor.wish(exchange.id, engine.name)
         _reply(exchange, {"loaded" if wait else "loading": engine.name}, 200 if wait else 202)
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            # Who did not wait for it looks at the events; an exception is not lost unseen.
-            task.exception()
 
     def _unload(self, engine: Engine, drain_s: float | None) -> None:
         drain_s = self._app.settings.scheduling.drain_s if drain_s is None else drain_s
@@ -251,6 +232,19 @@ class Admin:
         finally:
             drained.cancel()
             conductor.let_go(exchange.id)
+
+
+def _listed(engine: Engine, phases: Mapping[str, str]) -> dict[str, object]:
+    """A model as OpenAI's API lists one, with what that leaves out."""
+    return {
+        "id": engine.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "hearth",
+        "aliases": engine.aliases,
+        "capabilities": engine.capabilities,
+        "state": phases.get(engine.name, "stopped"),
+    }
 
 
 def _only(method: str, *allowed: str) -> None:

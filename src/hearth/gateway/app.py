@@ -26,7 +26,7 @@ LOCAL = Key(name="local", sha256="0" * 64, scopes=("models", "admin"))
 NOBODY = Key(name="anonymous", sha256="0" * 64, scopes=("models",))
 # The client left before its answer was complete; nginx's number for that, seen by nobody but the metrics.
 _CLIENT_LEFT = 499
-_EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _WAIT = re.compile(rb"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 _PAGE_S = 2.0
 # Engines serve these beside /v1.
@@ -62,17 +62,11 @@ class App:
 
     async def lan(self, exchange: Exchange) -> None:
         """A request from the network: nothing happens before its key is looked at."""
-        if exchange.path == "/health":
-            _healthy(exchange)
-            return
-        await self._serve(exchange, self._key(exchange))
+        await self._serve(exchange, self._key)
 
     async def local(self, exchange: Exchange) -> None:
         """A request by the box's own socket."""
-        if exchange.path == "/health":
-            _healthy(exchange)
-            return
-        await self._serve(exchange, LOCAL)
+        await self._serve(exchange, lambda _: LOCAL)
 
     def _key(self, exchange: Exchange) -> Key:
         if self.settings.open:
@@ -89,8 +83,12 @@ class App:
             raise Refusal(401, "invalid_api_key", sentence, headers=((b"www-authenticate", b"Bearer"),))
         return key
 
-    async def _serve(self, exchange: Exchange, key: Key) -> None:
+    async def _serve(self, exchange: Exchange, key_of: Callable[[Exchange], Key]) -> None:
         path = exchange.path
+        if path == "/health":
+            exchange.respond(200, (JSON,), b'{"status":"ok"}')
+            return
+        key = key_of(exchange)
         is_model_call = path.startswith("/v1/") or path in _BARE
         if is_model_call and not (path == "/v1/models" or path.startswith("/v1/models/")):
             demand(key, "models")
@@ -183,7 +181,7 @@ class App:
             await asyncio.wait({turn}, timeout=self.settings.keepalive_s)
             if not turn.done():
                 if not exchange.started:
-                    exchange.start(200, _EVENTS)
+                    exchange.start(200, EVENTS)
                 exchange.write(self._comment(exchange, engine))
                 await exchange.drain()
 
@@ -214,7 +212,3 @@ def demand(key: Key, scope: keys.Scope) -> None:
     """Raises Refusal where the key was not made for this."""
     if not key.may(scope):
         raise Refusal(403, "key_scope", f"The key {key.name!r} is not for this: it has no scope {scope}.")
-
-
-def _healthy(exchange: Exchange) -> None:
-    exchange.respond(200, (JSON,), b'{"status":"ok"}')

@@ -108,6 +108,11 @@ class Conductor:
         finally:
             self.release(request)
 
+    def wish(self, request: str, engine: str) -> None:
+        """An administrator's wish that nobody waits for: events say what becomes of it."""
+        self.tell(AdminLoad(request, engine))
+        self.tell(Left(request))
+
     def release(self, request: str) -> None:
         """The request is over, or waits no longer. Once more does no harm."""
         self._turns.pop(request, None)

@@ -73,10 +73,10 @@ class Gateway:
         if name is None:
             return
         phase = phase_of(state)
-        if phase == "ready":
-            # Its load was just measured, whoever began it.
-            self.conductor.tell(Configured(self._engines.specs()))
         self.conductor.tell(UnitChanged(name, phase))
+        if phase == "ready":
+            # Its load was just measured, whoever began it. That is read after those who waited were let through.
+            self.conductor.tell(Configured(self._engines.specs()))
 
     async def reload(self) -> list[str]:
         """Take over the contract as it is now; returns the names of the engines that are new, other, or gone.
@@ -84,15 +84,10 @@ class Gateway:
         Raises ContractError; then all is as it was.
         """
         engines = Engines(contract.load(Path(self._settings.engines)))
-        old = {engine.name: engine for engine in self._engines}
         specs = engines.specs()
-        new = {engine.name: engine for engine in engines}
         versions = {spec.name: spec.version for spec in specs}
-        changed = [
-            name
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) or versions.get(name) != self._versions.get(name)
-        ]
+        names = sorted(versions.keys() | self._versions.keys())
+        changed = [name for name in names if versions.get(name) != self._versions.get(name)]
         self._versions = versions
         self._engines = self.app.engines = engines
         self._box.contract = engines.contract

@@ -257,10 +257,6 @@ class Body:
         """The sink wants no more: what still comes is held, and unread when the answer is over."""
         self._sink = None
 
-    def drop(self) -> None:
-        """Forget what was kept: nobody will read it."""
-        self._parts = []
-
     def hold(self) -> None:
         """The sink takes no more for now."""
         if not self.complete:
