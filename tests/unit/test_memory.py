@@ -82,7 +82,7 @@ def lets_go(path: Path) -> bool:
 def is_cached(path: Path) -> bool:
     """Whether any page of the file is in the page cache.
 
-    Asked of mincore(2), which only looks: a read with RWF_NOWAIT has the kernel read ahead, and finds what came meanwhile.
+    Asked of mincore(2), which only looks: a read with RWF_NOWAIT has the kernel read ahead, and finds what came of it.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as pages:
         found = ctypes.create_string_buffer(-(-len(pages) // mmap.PAGESIZE))
