@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
@@ -50,14 +51,19 @@ class Docker(UnixStreamServer):
         super().__init__(str(path), Handler)
 
 
+@contextmanager
+def serving(server: UnixStreamServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
+
+
 @pytest.fixture
 def docker(box: Box) -> Iterator[Docker]:
-    with Docker(box.host.docker_socket) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
+    with Docker(box.host.docker_socket) as server, serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -69,9 +75,44 @@ def key(box: Box, tmp_path: Path) -> Path:
     return path
 
 
+class Gateway(UnixStreamServer):
+    """The gateway's own socket, and its settings and keys."""
+
+    def __init__(self, folder: Path) -> None:
+        gateway = self
+        self.status = 200
+        self.keys = folder / "keys.json"
+        self.settings = folder / "gateway.json"
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(gateway.status if self.path == "/health" else 404)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                """Says nothing."""
+
+        super().__init__(str(folder / "gateway.sock"), Handler)
+        self.say(admin_socket=str(folder / "gateway.sock"), keys=str(self.keys))
+        self.has_keys("laptop", "default")
+
+    def say(self, **settings: object) -> None:
+        self.settings.write_text(json.dumps(settings))
+
+    def has_keys(self, *names: str) -> None:
+        keys = [{"name": name, "sha256": "0" * 64, "scopes": ["models"]} for name in names]
+        self.keys.write_text(json.dumps({"schema": 1, "keys": keys}))
+
+
 @pytest.fixture
-def places(box: Box, tmp_path: Path) -> examine.Places:
-    return examine.Places(host=box.host, cdi=(tmp_path / "cdi",), venv=tmp_path / "venv")
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with Gateway(tmp_path) as server, serving(server):
+        yield server
+
+
+@pytest.fixture
+def places(box: Box, tmp_path: Path, gateway: Gateway) -> examine.Places:
+    return examine.Places(host=box.host, cdi=(tmp_path / "cdi",), venv=tmp_path / "venv", gateway=gateway.settings)
 
 
 def checks(box: Box, places: examine.Places) -> dict[str, list[Check]]:
@@ -106,6 +147,8 @@ def test_a_box_that_is_well_is_well_in_all_checks(box: Box, places: examine.Plac
         "boot",
         "gpu",
         "disk",
+        "gateway",
+        "keys",
         "memory",
         "boot memory",
         "swap",
@@ -168,6 +211,65 @@ def test_a_port_that_a_stranger_has_fails(box: Box, places: examine.Places) -> N
 
     assert check.verdict == "failed"
     assert "engine small: its port" in check.says
+
+
+def test_a_box_without_a_gateway_is_well(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.settings.unlink()
+
+    found = checks(box, places)
+
+    assert [check.says for check in found["gateway"]] == ["this box has none"]
+    assert "keys" not in found
+
+
+def test_a_gateway_that_does_not_answer_fails(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.say(admin_socket="/nonexistent/gateway.sock", keys=str(gateway.keys))
+
+    (check,) = checks(box, places)["gateway"]
+
+    assert check.verdict == "failed"
+    assert check.says == "does not answer (No such file or directory)"
+
+
+def test_a_gateway_that_answers_with_an_error_fails(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.status = 500
+
+    (check,) = checks(box, places)["gateway"]
+
+    assert check.says == "does not answer (status 500)"
+
+
+def test_settings_that_the_gateway_would_refuse_fail(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.say(listen=["192.0.2.1", 8009], open=True)
+
+    (check,) = checks(box, places)["gateway"]
+
+    assert check.verdict == "failed"
+    assert "loopback" in check.says
+
+
+def test_a_gateway_without_a_key_warns(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.has_keys()
+
+    (check,) = checks(box, places)["keys"]
+
+    assert check.verdict == "warning"
+    assert check.remedy == "hearth keys add NAME"
+
+
+def test_keys_that_cannot_be_read_fail(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.keys.write_text("{")
+
+    assert verdict(box, places, "keys") == "failed"
+
+
+def test_a_gateway_that_asks_for_no_key_needs_none(box: Box, places: examine.Places, gateway: Gateway) -> None:
+    gateway.keys.unlink()
+    gateway.say(listen=["127.0.0.1", 8009], open=True, admin_socket=str(gateway.server_address))
+
+    (check,) = checks(box, places)["keys"]
+
+    assert check.verdict == "ok"
 
 
 def test_a_key_that_others_may_read_fails(box: Box, places: examine.Places, key: Path) -> None:

@@ -246,9 +246,10 @@ def containers(socket_path: Path = DOCKER_SOCKET) -> dict[str, str]:
     """
     import http.client
 
-    from hearth.engines.images import DockerConnection
+    from hearth.engines.images import TIMEOUT_S
+    from hearth.local import LocalConnection
 
-    connection = DockerConnection(socket_path)
+    connection = LocalConnection(socket_path, TIMEOUT_S)
     try:
         connection.request("GET", "/containers/json")
         answer = msgspec.json.decode(connection.getresponse().read(), type=list[_Container])

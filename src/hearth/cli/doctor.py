@@ -120,6 +120,22 @@ def boot_memory(total_gib: float, floor_gib: float, needs: Mapping[str, float]) 
     return ok("boot memory", said)
 
 
+def gateway(listen: tuple[str, int], error: str) -> Check:
+    """That the gateway answers; ``error`` says why it does not."""
+    if error:
+        return failed("gateway", f"does not answer ({error})", "journalctl -u hearth-gateway says why")
+    return ok("gateway", f"answers, listens on {listen[0]} port {listen[1]}")
+
+
+def keys(names: Sequence[str], *, open_to_all: bool) -> Check:
+    """That somebody may ask the gateway; ``open_to_all``: it asks for no key."""
+    if open_to_all:
+        return ok("keys", "none is asked for, on this box's loopback only")
+    if not names:
+        return warning("keys", "there is none, so the gateway lets nobody in", "hearth keys add NAME")
+    return ok("keys", _and(names))
+
+
 def swap(total_gib: float, swappiness: str) -> Check:
     """For information: whether to have swap is the owner's choice."""
     said = f"{total_gib:.1f} GiB" if total_gib else "off"

@@ -19,7 +19,9 @@ from hearth.cli import doctor, standing
 from hearth.cli.doctor import Check
 from hearth.contract import Contract, Engine
 from hearth.engines import images
-from hearth.errors import ContractError, HearthError
+from hearth.errors import ContractError, HearthError, KeysError, SettingsError
+from hearth.gateway import keys, settings
+from hearth.local import LocalConnection
 from hearth.switching import transition
 
 if TYPE_CHECKING:
@@ -30,12 +32,17 @@ _VENV = Path("/opt/hearth/venv")
 _KIB_PER_GIB = 2**20
 
 
+# A gateway that works answers within milliseconds.
+_GATEWAY_S = 2.0
+
+
 class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Where a box is read. Tests have their own."""
 
     host: admit.Host
     cdi: tuple[Path, ...] = _CDI_FOLDERS
     venv: Path = _VENV
+    gateway: Path = settings.PATH
 
 
 def box(path: Path, places: Places) -> list[Check]:
@@ -67,6 +74,7 @@ def _all(path: Path, places: Places) -> Iterator[Check]:
         yield _key(known.key_file)
     if known is not None and states is not None:
         yield from _engines(known, states, places)
+    yield from _gateway(places.gateway)
     yield from _host(known, states, places)
     yield doctor.change(standing.pending(host.run))
 
@@ -96,7 +104,7 @@ class _Version(msgspec.Struct):
 
 def _docker_version(socket_path: Path) -> str:
     """``GET /version`` (Docker Engine API, SystemVersion)."""
-    connection = images.DockerConnection(socket_path)
+    connection = LocalConnection(socket_path, images.TIMEOUT_S)
     try:
         connection.request("GET", "/version")
         return msgspec.json.decode(connection.getresponse().read(), type=_Version).Version
@@ -140,6 +148,37 @@ def _engines(known: Contract, states: Mapping[str, UnitState], places: Places) -
     specs = [_text(spec) for folder in places.cdi for ending in ("json", "yaml") for spec in folder.glob(f"*.{ending}")]
     yield from doctor.gpu(asked, specs)
     yield from doctor.disks(_disks(engines))
+
+
+def _gateway(path: Path) -> Iterator[Check]:
+    if not path.exists():
+        yield doctor.ok("gateway", "this box has none")
+        return
+    try:
+        wanted = settings.load(path)
+    except SettingsError as error:
+        yield doctor.failed("gateway", str(error))
+        return
+    yield doctor.gateway(wanted.listen, _gateway_trouble(Path(wanted.admin_socket)))
+    try:
+        names = () if wanted.open else sorted(keys.read(Path(wanted.keys)))
+    except KeysError as error:
+        yield doctor.failed("keys", str(error))
+    else:
+        yield doctor.keys(names, open_to_all=wanted.open)
+
+
+def _gateway_trouble(socket_path: Path) -> str:
+    """Why the gateway does not answer by its own socket; empty where it does."""
+    connection = LocalConnection(socket_path, _GATEWAY_S)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return getattr(error, "strerror", "") or str(error) or type(error).__name__
+    finally:
+        connection.close()
+    return "" if status == http.HTTPStatus.OK else f"status {status}"
 
 
 def _complaint(require: Callable[..., None], *what: object, **how: object) -> str:

@@ -5,29 +5,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import socket
 import urllib.parse
 from pathlib import Path
 
 from hearth.contract import Engine
 from hearth.errors import EngineFailedError
+from hearth.local import LocalConnection
 
-# Docker answers from its own store, within milliseconds; a hung one must not hold a switch.
-_TIMEOUT_S = 2.0
-
-
-class DockerConnection(http.client.HTTPConnection):
-    """HTTP over Docker's socket. Callers name no version of the API, so that no Docker is too old or too new."""
-
-    def __init__(self, socket_path: Path) -> None:
-        super().__init__("docker")
-        self._path = socket_path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(os.fspath(self._path))
+# Docker answers from its own store, within milliseconds; a hung one must not hold a switch. Callers name no version of
+# its API, so that no Docker is too old or too new.
+TIMEOUT_S = 2.0
 
 
 def is_running(container: str, socket_path: Path) -> bool | None:
@@ -35,7 +22,7 @@ def is_running(container: str, socket_path: Path) -> bool | None:
 
     ``GET /containers/{name}/json`` (Docker Engine API, ContainerInspect); its network is there before its process is.
     """
-    connection = DockerConnection(socket_path)
+    connection = LocalConnection(socket_path, TIMEOUT_S)
     try:
         connection.request("GET", f"/containers/{urllib.parse.quote(container)}/json")
         answer = connection.getresponse()
@@ -54,7 +41,7 @@ def require(engine: Engine, socket_path: Path) -> None:
     ``GET /images/{name}/json`` (Docker Engine API, ImageInspect) answers 404 for those. Where Docker does not answer at
     all, its own unit is started along with the engine's, and nothing is known.
     """
-    connection = DockerConnection(socket_path)
+    connection = LocalConnection(socket_path, TIMEOUT_S)
     try:
         connection.request("GET", f"/images/{urllib.parse.quote(engine.image, safe='/:@')}/json")
         missing = connection.getresponse().status == http.HTTPStatus.NOT_FOUND

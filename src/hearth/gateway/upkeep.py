@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 
 from hearth.engines.units import Systemd, UnitState, log_tail
 from hearth.errors import HearthError, SystemdError
+from hearth.local import LocalConnection
 
 UNIT = "hearth-gateway.service"
 SOCKETS = ("hearth-gateway.socket", "hearth-gateway-admin.socket")
@@ -26,17 +26,6 @@ _ANSWER_S = 10.0
 _LOOK = f"see journalctl -u {UNIT}"
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("hearth", timeout=_ANSWER_S)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 class _Reloaded(msgspec.Struct):
     changed: tuple[str, ...]
 
@@ -46,7 +35,7 @@ def reload(path: Path) -> tuple[str, ...]:
 
     Raises HearthError.
     """
-    connection = _Connection(path)
+    connection = LocalConnection(path, _ANSWER_S)
     try:
         connection.request("POST", "/api/reload")
         answer = connection.getresponse()
