@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from scheduling import Bench, begun, crowded_box, granted, spec
 
 from hearth.gateway.scheduler.effects import Begin, Cut
 from hearth.gateway.scheduler.events import Closing, LoadFailed
+from hearth.gateway.scheduler.spec import Phase
 
 
 def busy(max_wait_s: float = 120.0, **policy: float) -> Bench:
@@ -138,6 +142,26 @@ def test_an_engine_that_ended_by_itself_behind_its_door_has_made_room() -> None:
     bench.unit("scout", "failed")
     bench.free_gib = 60
     assert begun(bench.wait(1)) == [("coder", ())]
+
+
+@pytest.mark.parametrize("phase", ["failed", "starting"])
+def test_an_engine_that_ended_by_itself_behind_its_door_does_not_go_for_anybody_any_more(phase: Phase) -> None:
+    bench = busy(max_wait_s=120, drain_s=300)
+    bench.wait(359)
+    bench.unit("scout", phase)
+    assert bench.wait(5) == []
+
+
+@pytest.mark.parametrize("fields", [{"pinned": True}, {"lane": "utility"}])
+def test_the_door_of_an_engine_that_may_not_go_any_more_opens(fields: dict[str, Any]) -> None:
+    bench = Bench(spec("scout"), spec("coder"), spec("tiny", 10), free_gib=0)
+    bench.up("scout", "tiny")
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "coder")
+    bench.wait(60)
+    bench.unit("tiny", "stopping", "stopped")
+    bench.arrive("r3", "scout")
+    assert granted(bench.change("scout", **fields)) == ["r3"]
 
 
 def test_engines_that_did_not_have_to_go_after_all_let_requests_in_again() -> None:

@@ -21,6 +21,10 @@ ENDING = "the gateway is about to end: ask again in a moment"
 def decide(state: State) -> None:
     """Let in and turn away, end what is late, and begin the next change where one is due and none is under way."""
     state.due = math.inf
+    for engine in state.all:
+        if not engine.evictable:
+            # It has ended behind its door, or may stay.
+            engine.closing = None
     state.let_in()
     for engine in state.all:
         if engine.wanted_since is not None:

@@ -135,7 +135,7 @@ class Standing:
     @property
     def evictable(self) -> bool:
         """Whether it may go to make room for another."""
-        return self.phase == "ready" and self.spec.lane == "main" and not self.spec.pinned
+        return self.phase == "ready" and self.spec.lane == "main" and not self.spec.pinned and not self.removed
 
     @property
     def expected_load_s(self) -> float:
