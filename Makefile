@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-# The targets share caches and a lab: one after the other. A -j of the caller changes nothing.
-.NOTPARALLEL:
+# Targets may run side by side, as `make test` has them: caches are each target's own, boxes have names of their own, and
+# what makes the lab waits for whoever is at it (lab_lock).
 
 ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 BIN := $(ROOT)/.venv/bin
@@ -36,10 +36,11 @@ demo-down: ## remove the demo: box, registry, network, and the engine if it was 
 site: .venv/.ready ## provision real boxes: INVENTORY=inventory/spark.yml, ARGS="--check --diff"
 	@cd $(ROOT) && $(BIN)/ansible-playbook -i $(INVENTORY) site.yml $(ARGS)
 
-test: .venv/.ready ## lint, sanity, unit, molecule and e2e; the last line is pytest's
-	@for stage in lint sanity unit molecule e2e; do \
-	  echo "== $$stage"; \
-	  $(MAKE) -C $(ROOT) $$stage || { echo "make test: $$stage failed. Once mended, 'make $$stage' runs it alone." >&2; exit 1; }; \
+# Each of the first three says nothing until it has all to say (-O), so that their lines do not mix.
+test: .venv/.ready ## lint, sanity and unit two at a time, then molecule, then e2e; the last line is pytest's
+	@for stage in "-j2 -O lint sanity unit" molecule e2e; do \
+	  echo "== $${stage#-j2 -O }"; \
+	  $(MAKE) -C $(ROOT) $$stage || { echo "make test: it failed in $${stage#-j2 -O }. Once mended, 'make $${stage##* }' and the like run alone." >&2; exit 1; }; \
 	done
 
 lint: .venv/.ready ## ansible-lint, ruff, mypy, yamllint, antsibull-docs, shellcheck
@@ -48,15 +49,21 @@ lint: .venv/.ready ## ansible-lint, ruff, mypy, yamllint, antsibull-docs, shellc
 sanity: .venv/.ready ## ansible-test sanity
 	@cd $(ROOT) && scripts/sanity.sh
 
-unit: .venv/.ready ## unit tests
-	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit $(ARGS)
+unit: .venv/.ready ## unit tests, by two processes
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 
-molecule: .venv/.ready ## scenarios, each on a box of its own: SCENARIO=default, switch, models, gateway, vllm or all
-	@for scenario in $(SCENARIO); do $(ROOT)/lab/molecule.sh "$$scenario" $(ARGS); done
+molecule: .venv/.ready ## scenarios, each on a box of its own, two at a time: SCENARIO=default, switch, models, gateway, vllm or all
+	@$(ROOT)/lab/up.sh
+	@$(MAKE) -C $(ROOT) -j2 $(if $(word 2,$(SCENARIO)),LOG_ONLY=yes) $(SCENARIO:%=molecule-%)
 
-e2e: .venv/.ready ## tests that take a whole box or an installed artifact
+# One scenario. What it says goes into its log only where two at a time would mix their lines.
+molecule-%: .venv/.ready
+	@LOG_ONLY=$(LOG_ONLY) $(ROOT)/lab/molecule.sh $* $(ARGS)
+
+# Files of tests stay whole and come in the order of tests/e2e/conftest.py.
+e2e: .venv/.ready ## tests that take a whole box or an installed artifact, on two boxes; ARGS="-k crash", ARGS="-n 0" for one
 	@$(ROOT)/lab/tools.sh ssh=openssh-client
-	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e $(ARGS)
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-contract: .venv/.ready ## every model's flags, asked of the engines' own parsers (6 GB below .cache)
 	@cd $(ROOT) && scripts/engines-venv.sh

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,20 @@ class Box:
         """Run ansible-playbook and insist on success."""
         run = self.play(*words)
         assert run.code == 0, run.output[-6000:]
+        return run
+
+    def play_and(self, words: str, act: Callable[[], object], *command: str, line: int = 1) -> Run:
+        """Run ansible-playbook to its end, and do something as soon as so many of its lines have these words."""
+        seen = []
+        with subprocess.Popen(self._command(command), **self._process()) as process:
+            for said in process.stdout or ():
+                seen.append(said)
+                if words in said:
+                    line -= 1
+                    if line == 0:
+                        act()
+        run = Run(process.returncode, "".join(seen))
+        assert line <= 0, f"the play did not say {words!r} so often:\n{run.output[-3000:]}"
         return run
 
     def play_until_killed(self, task: str, seconds: float, *words: str, by: signal.Signals = signal.SIGKILL) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from collections.abc import Iterator
 
@@ -21,21 +22,31 @@ from sampler import made, stage  # noqa: F401
 
 @pytest.fixture(scope="session")
 def lab() -> None:
-    """Engine, images, registry and models, made or found."""
-    done = subprocess.run([str(ROOT / "lab/up.sh")], capture_output=True, text=True, check=False, timeout=1800)
+    """Engine, images, registry and models, made or found: of workers side by side the first one makes them."""
+    cache = ROOT / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / "e2e.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run([str(ROOT / "lab/up.sh")], capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.fixture(scope="session")
+def box_name(worker_id: str) -> str:
+    """What this worker's boxes are called, so that two workers never have the same one."""
+    return "hearth-e2e" if worker_id == "master" else f"hearth-e2e-{worker_id}"
+
+
 @pytest.fixture(scope="module")
-def fresh_box(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+def fresh_box(lab: None, box_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box that nobody has touched yet."""
-    with brought_up("hearth-e2e-fresh", tmp_path_factory.mktemp("fresh")) as one:
+    with brought_up(f"{box_name}-fresh", tmp_path_factory.mktemp("fresh")) as one:
         yield one
 
 
 @pytest.fixture(scope="session")
-def box(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """A box that site.yml has finished; tests leave it as they found it."""
-    with brought_up("hearth-e2e", tmp_path_factory.mktemp("box")) as one:
+def box(lab: None, box_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box that site.yml has finished, one for each worker; tests leave it as they found it."""
+    with brought_up(box_name, tmp_path_factory.mktemp("box")) as one:
         one.ok("site.yml")
         yield one

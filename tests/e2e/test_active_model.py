@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from boxes import Box
@@ -16,6 +16,14 @@ MODEL = "/home/spark/ai/models/tiny/tiny-b/tiny-b.gguf"
 DROP_IN = "/etc/systemd/system/hearth-engine-tiny-b.service.d"
 INTERPRETER = "ansible_python_interpreter=/opt/hearth/venv/bin/python"
 UNITS = "systemctl list-units --no-legend --plain 'hearth-switch-*' | awk '{print $1}'"
+
+
+# As long as it is there, tiny-b loads; for a minute at most.
+HELD = "/run/held"
+HOLD = f"""[Service]
+ExecStartPre=/bin/sh -c 'for i in $$(seq 600); do test -e {HELD} || exit 0; sleep 0.1; done'
+"""
+SWITCH = ("switch.yml", "-e", "model=tiny-b")
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +36,15 @@ def _as_found(box: Box) -> Iterator[None]:
 
 
 @pytest.fixture
-def slow(box: Box) -> None:
-    """tiny-b takes 8 seconds more to load."""
-    drop_in = r"[Service]\nExecStartPre=/bin/sleep 8\n"
-    box.out(f"mkdir -p {DROP_IN} && printf '{drop_in}' >{DROP_IN}/slow.conf && systemctl daemon-reload")
+def go(box: Box) -> Iterator[Callable[[], object]]:
+    """tiny-b loads until this is called."""
+    box.out(f"mkdir -p {DROP_IN}; cat >{DROP_IN}/slow.conf <<'END'\n{HOLD}END\ntouch {HELD}; systemctl daemon-reload")
+
+    def done() -> None:
+        box.out(f"rm -f {HELD}")
+
+    yield done
+    done()
 
 
 def _wait_for_no_job(box: Box) -> None:
@@ -45,26 +58,28 @@ def _jobs(box: Box) -> list[str]:
     return box.out("ls /run/hearth/jobs").split()
 
 
-@pytest.mark.usefixtures("slow")
-def test_a_slow_load_shows_how_it_goes_on(box: Box) -> None:
-    run = box.ok("switch.yml", "-e", "model=tiny-b")
+def test_a_slow_load_shows_how_it_goes_on(box: Box, go: Callable[[], object]) -> None:
+    run = box.play_and(f"[{box.name}] loading tiny-b, ", go, *SWITCH, line=2)
 
-    said = [line for line in run.output.splitlines() if line.startswith(f"[{box.name}] loading tiny-b, ")]
-    assert len(said) >= 2
+    assert run.code == 0, run.output
     assert "tiny-b serves on http://127.0.0.1:8081 of the box (main lane)." in run.flat
     assert "stopped in " in run.flat
     assert "loaded in " in run.flat
 
 
-@pytest.mark.usefixtures("slow")
-def test_nothing_is_shown_of_a_task_with_no_log(box: Box) -> None:
+def test_nothing_is_shown_of_a_task_with_no_log(box: Box, go: Callable[[], object]) -> None:
     book = box.inventory.with_name("no_log.yml")
     task = {"hearth.spark.active_model": {"name": "tiny-b"}, "no_log": True}
     variables = {"ansible_python_interpreter": "/opt/hearth/venv/bin/python"}
     play = {"hosts": "sparks", "gather_facts": False, "vars": variables, "tasks": [task]}
     book.write_text(json.dumps([play]), encoding="utf-8")
+    # A line would come after two seconds.
+    meanwhile = f"until systemctl is-active -q 'hearth-switch-*'; do sleep 0.1; done; sleep 4; rm {HELD}"
+    later = threading.Thread(target=box.sh, args=(meanwhile,))
+    later.start()
 
     run = box.ok(str(book))
+    later.join()
 
     assert run.count("changed") == 1
     assert "tiny-b" not in run.output
@@ -93,67 +108,66 @@ def test_check_mode_tells_the_steps_and_takes_none(box: Box) -> None:
     assert _jobs(box) == before
 
 
-@pytest.mark.usefixtures("slow")
-def test_a_play_that_is_interrupted_does_not_stop_the_change_and_the_next_one_waits_for_it(box: Box) -> None:
+def test_a_play_that_is_interrupted_does_not_stop_the_change_and_the_next_one_waits_for_it(
+    box: Box, go: Callable[[], object]
+) -> None:
     before = _jobs(box)
-    box.play_until_killed("loading tiny-b", 0.5, "switch.yml", "-e", "model=tiny-b", by=signal.SIGINT)
+    box.play_until_killed("loading tiny-b", 0.5, *SWITCH, by=signal.SIGINT)
     first = sorted(set(_jobs(box)) - set(before))
 
-    run = box.ok("switch.yml", "-e", "model=tiny-b")
+    run = box.play_and("loading tiny-b", go, *SWITCH)
 
     # What the first play began, the second one reports.
+    assert run.code == 0, run.output
     assert "Done: stop tiny-a (" in run.flat
     assert sorted(set(_jobs(box)) - set(before)) == first
     assert len(first) == 1
     assert box.active() == ["tiny-b"]
 
 
-@pytest.mark.usefixtures("slow")
-def test_a_change_goes_on_when_nobody_waits_for_it(box: Box) -> None:
-    box.play_until_killed("loading tiny-b", 0.5, "switch.yml", "-e", "model=tiny-b")
+def test_a_change_goes_on_when_nobody_waits_for_it(box: Box, go: Callable[[], object]) -> None:
+    box.play_until_killed("loading tiny-b", 0.5, *SWITCH)
 
+    go()
     _wait_for_no_job(box)
 
     assert box.active() == ["tiny-b"]
     assert box.out("systemctl is-enabled hearth-engine-tiny-b") == "enabled"
 
 
-@pytest.mark.usefixtures("slow")
-def test_another_change_waits_and_says_who_holds_the_box(box: Box) -> None:
-    box.play_until_killed("loading tiny-b", 0.5, "switch.yml", "-e", "model=tiny-b")
+def test_another_change_waits_and_says_who_holds_the_box(box: Box, go: Callable[[], object]) -> None:
+    box.play_until_killed("loading tiny-b", 0.5, *SWITCH)
 
-    run = box.ok("switch.yml", "-e", "model=tiny-a")
+    run = box.play_and("waiting for another change to end (pid ", go, "switch.yml", "-e", "model=tiny-a")
 
-    assert "waiting for another change to end (pid " in run.flat
+    assert run.code == 0, run.output
     assert box.active() == ["tiny-a"]
 
 
-@pytest.mark.usefixtures("slow")
-def test_a_change_that_is_killed_is_told_at_once_and_set_right_by_the_next_play(box: Box) -> None:
-    kill = threading.Timer(5, box.sh, (f"systemctl kill --signal=KILL $({UNITS})",))
-    kill.start()
-    run = box.play("switch.yml", "-e", "model=tiny-b")
-    kill.join()
+def test_a_change_that_is_killed_is_told_at_once_and_set_right_by_the_next_play(
+    box: Box, go: Callable[[], object]
+) -> None:
+    run = box.play_and("loading tiny-b", lambda: box.out(f"systemctl kill --signal=KILL $({UNITS})"), *SWITCH)
 
     assert run.code != 0
     assert "the change to tiny-b was cut off while loading tiny-b" in run.flat
 
-    again = box.ok("switch.yml", "-e", "model=tiny-b")
+    go()
+    again = box.ok(*SWITCH)
 
     assert "a change to tiny-b that began at " in again.flat
     assert box.active() == ["tiny-b"]
-    assert box.ok("switch.yml", "-e", "model=tiny-b").count("changed") == 0
+    assert box.ok(*SWITCH).count("changed") == 0
 
 
-@pytest.mark.usefixtures("slow")
-def test_a_wait_that_is_cut_off_is_taken_up_again(box: Box) -> None:
+def test_a_wait_that_is_cut_off_is_taken_up_again(box: Box, go: Callable[[], object]) -> None:
     # The process that waits, not the change: what a connection that breaks leaves.
     waits = "ps -eo pid=,args= | awk '$2 == \"/opt/hearth/venv/bin/python\" && NF == 2 {print $1}'"
-    kill = threading.Timer(5, box.sh, (f"kill -9 $({waits})",))
-    kill.start()
-    run = box.ok("switch.yml", "-e", "model=tiny-b")
-    kill.join()
+    cut = f"until kill -9 $({waits}); do sleep 0.1; done 2>/dev/null"
 
+    run = box.play_and("loading tiny-b", lambda: (box.out(cut), go()), *SWITCH)
+
+    assert run.code == 0, run.output
     assert "the connection was lost, and is tried again" in run.flat
     assert "Done: stop tiny-a (" in run.flat
 

@@ -63,11 +63,21 @@ def book(box: Box, hub: TestHub) -> Callable[..., str]:
     return write
 
 
-def slow(hub: TestHub, repo: Repo, seconds: float) -> str:
-    """The weights take so long; returns their hash."""
-    blob = repo.commits[repo.branches["main"]]["weights.gguf"]
-    hub.script.add(Fault(path=blob.sha256, at="cdn", rate=SIZE / seconds, times=-1))
-    return blob.sha256
+@pytest.fixture
+def go(hub: TestHub, repo: Repo) -> Callable[[], object]:
+    """The weights come slowly, in 20 seconds, until this is called."""
+    fault = Fault(path=weights(repo), at="cdn", rate=SIZE / 20, times=-1)
+    hub.script.add(fault)
+
+    def done() -> None:
+        fault.rate = 1e9
+
+    return done
+
+
+def weights(repo: Repo) -> str:
+    """The hash of the weights, by which the hub's CDN knows them."""
+    return repo.commits[repo.branches["main"]]["weights.gguf"].sha256
 
 
 def wait_for_no_job(box: Box) -> None:
@@ -114,85 +124,83 @@ def test_a_commit_that_is_there_needs_no_hub_and_no_job(box: Box, hub: TestHub, 
     assert jobs(box) == before
 
 
-def test_a_long_download_shows_how_far_it_is(box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]) -> None:
-    slow(hub, repo, 6)
+def test_a_long_download_shows_how_far_it_is(box: Box, go: Callable[[], object], book: Callable[..., str]) -> None:
+    run = box.play_and("e2e/model: fetching", go, book(repo="me/model"))
 
-    run = box.ok(book(repo="me/model"))
+    assert run.code == 0, run.output
 
     form = rf"^\[{box.name}\] e2e/model: fetching 0\.0\d of 0\.01 GB, \d+ %, \d+ MB/s, \d+ s to go$"
     assert re.search(form, run.output, flags=re.MULTILINE), run.output
 
 
 def test_a_play_that_is_killed_leaves_the_download_running_and_the_next_one_waits_for_it(
-    box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]
+    box: Box, hub: TestHub, repo: Repo, go: Callable[[], object], book: Callable[..., str]
 ) -> None:
-    sha256 = slow(hub, repo, 10)
     path = book(repo="me/model")
     before = jobs(box)
     box.play_until_killed("e2e/model: fetching", 0.5, path, by=signal.SIGKILL)
 
-    run = box.ok(path)
+    run = box.play_and("e2e/model: fetching", go, path)
 
     # What the first play began, the second one reports: one job, and every byte once.
     assert run.count("changed") == 1
     assert len({name for name in jobs(box) - before if name.endswith(".json")}) == 1
-    assert hub.script.sent(sha256, "cdn") == SIZE
+    assert hub.script.sent(weights(repo), "cdn") == SIZE
 
 
 def test_a_download_goes_on_when_nobody_waits_for_it(
-    box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]
+    box: Box, go: Callable[[], object], book: Callable[..., str]
 ) -> None:
-    slow(hub, repo, 8)
     path = book(repo="me/model")
     box.play_until_killed("e2e/model: fetching", 0.5, path)
 
+    go()
     wait_for_no_job(box)
 
     assert box.out(f"stat -c %s {FOLDER}/model/weights.gguf") == str(SIZE)
     assert box.ok(path).count("changed") == 0
 
 
-def test_two_plays_at_once_share_one_download(box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]) -> None:
-    sha256 = slow(hub, repo, 8)
+def test_two_plays_at_once_share_one_download(
+    box: Box, hub: TestHub, repo: Repo, go: Callable[[], object], book: Callable[..., str]
+) -> None:
     path = book(repo="me/model")
+    # When both wait for it, and not before, it goes on.
+    both = threading.Barrier(2, action=go, timeout=60)
     runs: list[Run] = []
-    other = threading.Timer(2, lambda: runs.append(box.play(path)))
+    other = threading.Thread(target=lambda: runs.append(box.play_and("e2e/model: fetching", both.wait, path)))
     other.start()
-    runs.append(box.play(path))
+    runs.append(box.play_and("e2e/model: fetching", both.wait, path))
     other.join()
 
     assert [run.code for run in runs] == [0, 0]
     assert [run.count("changed") for run in runs] == [1, 1]
-    assert hub.script.sent(sha256, "cdn") == SIZE
+    assert hub.script.sent(weights(repo), "cdn") == SIZE
 
 
 def test_a_download_that_is_killed_is_told_and_the_next_play_goes_on_where_it_was(
-    box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]
+    box: Box, hub: TestHub, repo: Repo, go: Callable[[], object], book: Callable[..., str]
 ) -> None:
-    sha256 = slow(hub, repo, 10)
     path = book(repo="me/model", token=TOKEN)
     hub.tokens.add(TOKEN)
-    kill = threading.Timer(6, box.sh, (f"systemctl kill --signal=KILL $({UNITS})",))
-    kill.start()
-    run = box.play(path)
-    kill.join()
+    run = box.play_and("e2e/model: fetching", lambda: box.out(f"systemctl kill --signal=KILL $({UNITS})"), path)
 
     assert run.code != 0
     assert "the download of e2e/model was cut off while e2e/model: fetching" in run.flat
     assert "ask for it again, and it goes on where it was" in run.flat
     assert not [name for name in jobs(box) if name.endswith(".secret")]
 
+    go()
     box.ok(path)
 
-    assert hub.script.asked(sha256, "GET", "cdn")[-1].start > 0
+    assert hub.script.asked(weights(repo), "GET", "cdn")[-1].start > 0
 
 
 def test_the_token_is_in_one_file_of_root_and_nowhere_else(
-    box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]
+    box: Box, hub: TestHub, repo: Repo, go: Callable[[], object], book: Callable[..., str]
 ) -> None:
     repo.gated, repo.allowed = True, {TOKEN}
     hub.tokens.add(TOKEN)
-    slow(hub, repo, 8)
     runs: list[Run] = []
     path = book(repo="me/model", token=TOKEN)
     play = threading.Thread(target=lambda: runs.append(box.play(path, "-vvv")))
@@ -212,6 +220,7 @@ def test_the_token_is_in_one_file_of_root_and_nowhere_else(
         "rm ~/pattern"
     ).split()
     mode = box.out(f"stat -c '%U %a' {secret}")
+    go()
     play.join()
 
     assert holds == [secret, "0", "0"]
@@ -239,17 +248,18 @@ def test_a_gated_model_says_what_to_do(
 
 
 def test_a_callback_for_programs_gets_nothing_else(
-    box: Box, hub: TestHub, repo: Repo, book: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    box: Box, go: Callable[[], object], book: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow(hub, repo, 6)
     monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "ansible.posix.json")
     command, process = box._command((book(repo="me/model"),)), box._process()
 
-    done = subprocess.run(command, check=False, **{**process, "stderr": subprocess.PIPE})
+    with subprocess.Popen(command, **{**process, "stderr": subprocess.PIPE}) as play:
+        shown = any(f"[{box.name}] e2e/model: fetching" in line for line in play.stderr or ())
+        go()
+        said = json.loads(play.communicate(timeout=60)[0])
 
-    said = json.loads(done.stdout)
+    assert shown
     assert said["plays"][0]["tasks"][0]["hosts"][box.name]["models"][0]["bytes_fetched"] == SIZE + 2
-    assert f"[{box.name}] e2e/model: fetching" in done.stderr
 
 
 def test_several_models_are_one_run_and_one_that_fails_keeps_no_other_from_coming(
@@ -297,9 +307,8 @@ def test_a_model_in_use_is_not_removed_and_another_one_is(
 
 
 def test_what_a_download_that_was_cut_off_left_is_pruned(
-    box: Box, hub: TestHub, repo: Repo, book: Callable[..., str]
+    box: Box, go: Callable[[], object], book: Callable[..., str]
 ) -> None:
-    slow(hub, repo, 10)
     path = book(repo="me/model")
     box.play_until_killed("e2e/model: fetching", 0.5, path)
     under_way = box.ok(book(path="/home/spark/ai/models", state="pruned"))
