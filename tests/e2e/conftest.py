@@ -19,6 +19,27 @@ from downloads import folder, hub, others_stay_untouched, repo  # noqa: F401
 # Those of the tests with engines of a Spark's size.
 from sampler import made, stage  # noqa: F401
 
+# The files of tests that take minutes, the longest first: begun in this order, two workers end at nearly the same time.
+LONGEST = (
+    "test_gateway.py",
+    "test_switch_faults.py",
+    "test_gateway_faults.py",
+    "test_site.py",
+    "test_model_task.py",
+    "test_switch_killed.py",
+    "test_gateway_role.py",
+    "test_bad_input.py",
+    "test_active_model.py",
+    "test_engine.py",
+    "test_interrupted.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files in that order, and all others behind them."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session")
 def lab() -> None:

@@ -33,10 +33,16 @@ def key(box: Box) -> Iterator[str]:
 
 
 @pytest.fixture
-def as_found(box: Box) -> Iterator[None]:
+def inventory_as_found(box: Box) -> Iterator[None]:
     yield
     box.write_inventory()
-    box.ok("site.yml")
+
+
+@pytest.fixture
+def gateway_as_found(inventory_as_found: None, box: Box) -> Iterator[None]:
+    yield
+    box.write_inventory()
+    box.ok("site.yml", "--tags", "gateway")
 
 
 class TestUser:
@@ -180,7 +186,7 @@ class TestKeys:
         assert box.out("cat /etc/hearth/keys.json") == before
 
 
-@pytest.mark.usefixtures("as_found")
+@pytest.mark.usefixtures("inventory_as_found")
 class TestSettings:
     @pytest.mark.parametrize(
         ("wrong", "sentence"),
@@ -208,6 +214,7 @@ class TestSettings:
         assert (run.code, run.count("changed")) == (2, 0)
         assert sentence in run.flat
 
+    @pytest.mark.usefixtures("gateway_as_found")
     def test_another_port_is_listened_on_at_once(self, box: Box) -> None:
         box.write_inventory(gateway_port=8010)
 
@@ -225,6 +232,7 @@ class TestSettings:
         assert run.changed_tasks == ["hearth.spark.gateway : Have the gateway run, from what is written now"]
         assert box.out("systemctl show -P MainPID hearth-gateway") != before
 
+    @pytest.mark.usefixtures("gateway_as_found")
     def test_tls_needs_no_rights_for_the_gateway(self, box: Box) -> None:
         names = "-keyout /etc/ssl/private/test.key -out /etc/ssl/test.crt -subj /CN=localhost"
         box.out(f"umask 077; openssl req -x509 -newkey rsa:2048 -nodes -days 2 {names}")

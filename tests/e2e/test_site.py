@@ -18,8 +18,15 @@ MODULE_BUDGET = 15
 def _as_found(box: Box) -> Iterator[None]:
     yield
     box.write_inventory()
-    box.ok("site.yml")
-    box.ok("switch.yml", "-e", "model=tiny-a")
+    box.out("hearth switch tiny-a")
+
+
+@pytest.fixture
+def models_as_found(box: Box) -> Iterator[None]:
+    """For a test after which the box has other models."""
+    yield
+    box.write_inventory()
+    box.ok("site.yml", "--tags", "engines,gateway")
 
 
 def test_a_second_run_changes_nothing_within_the_budget_of_modules(box: Box) -> None:
@@ -35,6 +42,7 @@ def test_check_mode_on_a_finished_box_finds_nothing_to_do(box: Box) -> None:
     assert run.count("changed") == 0, run.changed_tasks
 
 
+@pytest.mark.usefixtures("models_as_found")
 def test_check_mode_foretells_a_changed_model_and_changes_nothing(box: Box) -> None:
     models = box.models()
     models["tiny-a"]["context"] = 256
@@ -65,6 +73,7 @@ def test_a_model_that_somebody_switched_to_stays(box: Box) -> None:
     assert box.active() == ["tiny-b"]
 
 
+@pytest.mark.usefixtures("models_as_found")
 def test_a_model_that_leaves_the_inventory_leaves_the_box(box: Box) -> None:
     models = box.models()
     del models["tiny-a"]
@@ -92,7 +101,10 @@ def test_what_people_put_into_the_tree_is_left_alone(box: Box) -> None:
 
     assert run.count("changed") == 0, run.changed_tasks
     assert box.out(seen) == before
-    box.out("cd /home/spark/ai && rm models/phi4 logs/mine && chmod 0755 projects")
+    box.out(
+        "cd /home/spark/ai && rm models/phi4 logs/mine && chmod 0755 projects && install -d -o spark -g spark models/phi4"
+        " && rmdir /srv/big"
+    )
 
 
 def test_the_role_layout_alone_makes_a_tree_outside_the_home(box: Box, tmp_path: Path) -> None:
@@ -120,6 +132,7 @@ def test_a_folder_that_a_container_took_for_root_is_given_back(box: Box) -> None
     assert box.out("stat -c %U /home/spark/ai/cache/huggingface") == "spark"
 
 
+@pytest.mark.usefixtures("models_as_found")
 def test_a_model_of_the_utility_lane_runs_beside_the_main_one_and_embeds(box: Box) -> None:
     models = box.models()
     # A real embedding model says itself how it pools; the lab's does not.
@@ -139,6 +152,7 @@ def test_a_model_of_the_utility_lane_runs_beside_the_main_one_and_embeds(box: Bo
     assert "dimensions: 64" in said.output
 
 
+@pytest.mark.usefixtures("models_as_found")
 def test_a_box_without_models_is_provisioned_and_runs_none(box: Box) -> None:
     box.write_inventory(engines_models={})
 
