@@ -102,8 +102,8 @@ def test_what_people_put_into_the_tree_is_left_alone(box: Box) -> None:
     assert run.count("changed") == 0, run.changed_tasks
     assert box.out(seen) == before
     box.out(
-        "cd /home/spark/ai && rm models/phi4 logs/mine && chmod 0755 projects && install -d -o spark -g spark models/phi4"
-        " && rmdir /srv/big"
+        "cd /home/spark/ai && rm models/phi4 logs/mine && chmod 0755 projects"
+        " && install -d -o spark -g spark models/phi4 && rmdir /srv/big"
     )
 
 
