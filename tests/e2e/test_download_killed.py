@@ -13,7 +13,7 @@ import pytest
 from downloads import Fault, Repo, Run, TestHub, ask, contents, model, noise
 
 from hearth.download import present, read
-from hearth.download.hub import PIECE
+from hearth.download.pieces import PIECE
 
 WEIGHTS = 6_000_000
 # What a connection may have sent that was not written yet: a piece, and the buffers of two sockets.

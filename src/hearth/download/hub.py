@@ -34,6 +34,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from hearth import __version__
 from hearth.download.errors import DownloadError, TransientError
+from hearth.download.pieces import gathered
 from hearth.download.plan import File, safe
 from hearth.download.request import Request
 
@@ -42,11 +43,6 @@ if TYPE_CHECKING:
 
     from hearth.download.part import Part
 
-# What is handed on at once: large enough that writing costs little, small enough that eight files fit in the memory.
-PIECE = 1 << 20
-# One call writes no more pieces (IOV_MAX is 1024), and a slow line's bytes are not held back longer, in seconds.
-_PIECES = 512
-_HOLD_S = 0.5
 # Those the library tries again as well (_DEFAULT_RETRY_ON_STATUS_CODES).
 _TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504))
 
@@ -142,21 +138,7 @@ class Hub:
                 if response.status_code == HTTPStatus.PARTIAL_CONTENT:
                     raise TransientError("the other side sent another part than it was asked for")
             part.learn(_total(response, part.size), response.headers.get("ETag", ""))
-            pieces: list[bytes] = []
-            size = 0
-            try:
-                due = time.monotonic() + _HOLD_S
-                for piece in response.iter_raw():
-                    pieces.append(piece)
-                    size += len(piece)
-                    if size >= PIECE or len(pieces) >= _PIECES or time.monotonic() >= due:
-                        yield pieces
-                        pieces, size, due = [], 0, time.monotonic() + _HOLD_S
-            except httpx2.TransportError:
-                # What came before the cut counts.
-                yield pieces
-                raise
-            yield pieces
+            yield from gathered(response.iter_raw())
 
     def _listed(self, one: RepoSibling) -> File:
         # A small file is in git itself, a large one is named by a pointer with its SHA-256.
