@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to be downloaded for models: one download a folder, whoever shares it. Pure functions, no I/O.
+"""What is to be downloaded for models: one download a folder, whoever shares it, or a tag of Ollama. No I/O.
 
 PRIVATE to the collection.
 """
@@ -24,7 +24,11 @@ class DownloadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """One folder and what belongs in it. ``models`` share it; ``when`` is site or first_start."""
+    """One folder and what belongs in it. ``models`` share it; ``when`` is site or first_start.
+
+    For Ollama the folder is its store, and ``ollama`` the tag; ``image`` is what it is run from, and ``names`` are
+    those that engines give to the tag.
+    """
 
     path: str
     models: tuple[str, ...]
@@ -34,9 +38,14 @@ class Download:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     extra_files: tuple[Mapping[str, str], ...]
+    ollama: str = ""
+    image: str = ""
+    names: tuple[str, ...] = ()
 
     def request(self) -> dict[str, Any]:
         """As hearth.spark.model takes it."""
+        if self.ollama:
+            return {"path": self.path, "ollama": self.ollama, "image": self.image, "names": list(self.names)}
         return {
             "path": self.path,
             "repo": self.repo,
@@ -58,10 +67,15 @@ class Hub:
 
     def fetch(self, download: Download, uid: int, gid: int) -> dict[str, Any]:
         """A download as engines.json has it (hearth.contract.Fetch)."""
-        request = download.request()
         return {
-            "folder": request.pop("path"),
-            **request,
+            "folder": download.path,
+            "repo": download.repo,
+            "revision": download.revision,
+            "include": list(download.include),
+            "exclude": list(download.exclude),
+            "extra_files": [dict(file) for file in download.extra_files],
+            "ollama": download.ollama,
+            "image": download.image,
             "endpoint": str(self.endpoint),
             "token_file": str(self.token_file),
             "offline": bool(self.offline),
@@ -72,39 +86,64 @@ class Hub:
 
 
 def folder(root: str, name: str, fields: Mapping[str, Any]) -> str:
-    """The model's own folder on the box, below ``root``."""
+    """The model's folder on the box, below ``root``: its own, or the store that all models of Ollama share."""
+    if fields["engine"] == "ollama":
+        return posixpath.join(root, "models", "ollama")
     return posixpath.join(root, "models", fields["family"], fields["folder"] or name)
 
 
 def is_fetched(fields: Mapping[str, Any]) -> bool:
-    """Whether its files are brought by Hearth. Ollama pulls what it serves by itself."""
-    wanted = fields["download"] != "never" and fields["engine"] != "ollama"
-    return wanted and bool(fields["repo"] or fields["extra_files"])
+    """Whether its files are brought by Hearth."""
+    return fields["download"] != "never" and _has_source(fields)
 
 
-def plan(models: Mapping[str, Mapping[str, Any]], root: str) -> dict[str, Download]:
-    """The downloads of models (fields by name), by folder. Raises DownloadError where two cannot share theirs."""
-    found: dict[str, Download] = {}
+def _has_source(fields: Mapping[str, Any]) -> bool:
+    return bool(fields["ollama"] if fields["engine"] == "ollama" else fields["repo"] or fields["extra_files"])
+
+
+def plan(
+    models: Mapping[str, Mapping[str, Any]], root: str, images: Mapping[str, str] | None = None
+) -> dict[tuple[str, str], Download]:
+    """The downloads of models (fields by name), by folder and Ollama's tag. ``images`` are references, by model.
+
+    Raises DownloadError where two cannot share theirs.
+    """
+    found: dict[tuple[str, str], Download] = {}
     for name, fields in models.items():
         if not is_fetched(fields):
             continue
-        one = _of(name, fields, root)
-        found[one.path] = _merged(found[one.path], one) if one.path in found else one
+        one = _of(name, fields, root, (images or {}).get(name, ""))
+        key = one.path, one.ollama
+        found[key] = _merged(found[key], one) if key in found else one
     return found
 
 
-def plan_one(models: Mapping[str, Mapping[str, Any]], root: str, name: str) -> Download:
+def plan_one(
+    models: Mapping[str, Mapping[str, Any]], root: str, name: str, images: Mapping[str, str] | None = None
+) -> Download:
     """The download of one of the models, whenever it is to happen. Raises DownloadError where it cannot be had."""
     fields = models[name]
-    if fields["engine"] == "ollama":
-        raise DownloadError(f"{name}: is brought by Ollama itself, when its engine starts for the first time")
-    if not (fields["repo"] or fields["extra_files"]):
+    if not _has_source(fields):
         raise DownloadError(f"{name}: has no repo, so its files are yours to bring")
     asked = {**models, name: {**fields, "download": "site"}}
-    return plan(asked, root)[folder(root, name, fields)]
+    return next(one for one in plan(asked, root, images).values() if name in one.models)
 
 
-def _of(name: str, fields: Mapping[str, Any], root: str) -> Download:
+def _of(name: str, fields: Mapping[str, Any], root: str, image: str) -> Download:
+    if fields["engine"] == "ollama":
+        return Download(
+            path=folder(root, name, fields),
+            models=(name,),
+            when=fields["download"],
+            repo="",
+            revision="main",
+            include=(),
+            exclude=(),
+            extra_files=(),
+            ollama=fields["ollama"],
+            image=image,
+            names=(name, *fields["aliases"]),
+        )
     include, file = tuple(fields["include"]), fields["file"]
     extra = tuple(
         {"url": one["url"], "path": one["path"], "sha256": one["sha256"] or ""} for one in fields["extra_files"]
@@ -162,4 +201,5 @@ def _merged(one: Download, other: Download) -> Download:
         include=include,
         exclude=exclude,
         extra_files=tuple(extra.values()),
+        names=(*one.names, *other.names),
     )

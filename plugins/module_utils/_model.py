@@ -29,6 +29,9 @@ MODEL: dict[str, Any] = {
     "exclude": {"type": "list", "elements": "str", "default": []},
     "extra_files": {"type": "list", "elements": "dict", "default": [], "options": _EXTRA_FILE},
     "source": {"type": "str", "default": ""},
+    "ollama": {"type": "str", "default": ""},
+    "image": {"type": "str", "default": ""},
+    "names": {"type": "list", "elements": "str", "default": []},
     "owner": {"type": "str"},
     "group": {"type": "str"},
 }
@@ -57,6 +60,10 @@ def request(module: AnsibleModule, one: dict[str, Any]) -> Request:
         exclude=tuple(one["exclude"]),
         extra_files=tuple(ExtraFile(**extra) for extra in one["extra_files"]),
         source=one["source"],
+        ollama=one["ollama"],
+        image=one["image"] or (_image(one) if one["ollama"] else ""),
+        names=tuple(one["names"]),
+        refresh=params["refresh"],
         endpoint=params["endpoint"],
         token_file=params["token_file"] or "",
         offline=params["offline"],
@@ -66,6 +73,15 @@ def request(module: AnsibleModule, one: dict[str, Any]) -> Request:
         workers=params["workers"],
         xet=params["xet"],
     )
+
+
+def _image(one: dict[str, Any]) -> str:
+    """What the box runs Ollama from, where the task does not say it."""
+    from hearth import contract
+    from hearth.engines import uses
+
+    engines = contract.load(contract.PATH).engines if contract.PATH.exists() else ()
+    return uses.image_of(engines, one["path"], one["ollama"])
 
 
 def settled(requests: Sequence[Request]) -> list[Outcome] | None:
@@ -78,7 +94,7 @@ def settled(requests: Sequence[Request]) -> list[Outcome] | None:
         result = settled(request)
         if result is None:
             return None
-        outcomes.append(Outcome(folder=request.folder, result=result))
+        outcomes.append(Outcome(folder=request.folder, ollama=request.ollama, result=result))
     return outcomes
 
 
@@ -95,35 +111,36 @@ def foretold(requests: Sequence[Request], token: str | None, keep: bool) -> list
     return jobrun.foretold(requests, keep=keep)
 
 
-def removed(path: str, *, check: bool) -> Outcome:
+def removed(asked: Request, *, check: bool) -> Outcome:
     """A model that is gone, or would be. Raises HearthError, also where an engine uses it."""
     from hearth.download import absent
     from hearth.download.job import Outcome, state_of
     from hearth.engines import uses
     from hearth.errors import HearthError
 
-    before = state_of(path)
-    result = absent(path, foretell=True)
+    before, path, what = state_of(asked), asked.folder, asked.ollama or asked.folder
+    result = absent(asked, foretell=True)
     if not result.changed:
-        return Outcome(folder=path, result=result)
-    running, others = uses.of(path)
+        return Outcome(folder=path, ollama=asked.ollama, result=result)
+    running, others = uses.of(path, asked.ollama)
     if running:
         raise HearthError(
-            f"{path} is in use by {' and '.join(running)}: stop that first (hearth stop {running[0]}), then remove it"
+            f"{what} is in use by {' and '.join(running)}: stop that first (hearth stop {running[0]}), then remove it"
         )
     if not check:
-        result = absent(path)
+        result = absent(asked)
     lost = " and ".join(others)
     warning = (
-        f"{lost} cannot start any more without {path}: take it off the box's engines, or run site.yml" if lost else ""
+        f"{lost} cannot start any more without {what}: take it off the box's engines, or run site.yml" if lost else ""
     )
-    return Outcome(folder=path, result=result, warning=warning, before=before, after="nothing")
+    return Outcome(folder=path, ollama=asked.ollama, result=result, warning=warning, before=before, after="nothing")
 
 
-def pruned(path: str, *, check: bool) -> Outcome:
+def pruned(asked: Request, *, check: bool) -> Outcome:
     from hearth.download import prune
     from hearth.download.job import Outcome, cut_off
 
+    path = asked.folder
     result = prune(path, foretell=check)
     before = cut_off(result) if result.changed else ""
     return Outcome(folder=path, result=result, before=before, after="nothing")
@@ -144,15 +161,18 @@ def exit_json(module: AnsibleModule, outcomes: Sequence[Outcome]) -> NoReturn:
     failures = [one.failure for one in outcomes if one.failure]
     said = {
         "changed": bool(changed),
-        "models": [{"path": one.folder, **msgspec.to_builtins(one.result), "msg": one.failure} for one in outcomes],
+        "models": [
+            {"path": one.folder, "ollama": one.ollama, **msgspec.to_builtins(one.result), "msg": one.failure}
+            for one in outcomes
+        ],
         "bytes_total": sum(one.bytes_total for one in results),
         "bytes_fetched": sum(one.bytes_fetched for one in results),
         "freed": sum(one.freed for one in results),
         "seconds": round(sum(one.seconds for one in results), 3),
         "lines": [sentence(one, state, foretold=module.check_mode) for one in outcomes],
         "diff": {
-            "before": "".join(f"{one.folder}: {one.before}\n" for one in changed),
-            "after": "".join(f"{one.folder}: {one.after}\n" for one in changed),
+            "before": "".join(f"{one.where}: {one.before}\n" for one in changed),
+            "after": "".join(f"{one.where}: {one.after}\n" for one in changed),
         },
     }
     if module.params["path"] and outcomes:
@@ -169,9 +189,9 @@ def _old_files_in_use(outcomes: Sequence[Outcome]) -> list[str]:
     """A sentence for each engine that runs with files that are replaced now, or would be."""
     from hearth.engines import uses
 
-    replaced = [one.folder for one in outcomes if one.result.changed and one.result.fetched and one.before != "nothing"]
+    replaced = [one for one in outcomes if one.result.changed and one.result.fetched and one.before != "nothing"]
     return [
-        f"{name} runs with the old files of {folder} until it is started again"
-        for folder in replaced
-        for name in uses.of(folder)[0]
+        f"{name} runs with the old files of {one.ollama or one.folder} until it is started again"
+        for one in replaced
+        for name in uses.of(one.folder, one.ollama)[0]
     ]

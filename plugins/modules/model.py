@@ -10,10 +10,13 @@ short_description: Have models on the box, whole and verified, or gone
 version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
 description:
-  - Brings models from a Hugging Face hub or a mirror, from plain URLs, or from a folder of the box. What was cut off
-    goes on where it was, every file is verified, and a folder is put in place only when all of it is there.
+  - Brings models from a Hugging Face hub or a mirror, from plain URLs, from a folder of the box, or from Ollama's
+    registry. What was cut off goes on where it was, every file is verified, and a folder is put in place only when all
+    of it is there.
+  - What is in Ollama's registry is pulled and removed by Ollama itself, which runs for that long in a container,
+    without a GPU and on the box's loopback.
   - Does nothing where that is so already. That costs no request where O(revision) is a commit, and one where it is a
-    branch or a tag; no file is read.
+    branch or a tag; no file is read. Ollama is not asked about a tag that is there, but with O(refresh).
   - The download is a job of systemd on the box. It goes on when the play is interrupted or the connection is lost; the
     same task run again, by whomever, waits for it and ends as it does. While it lasts, its progress is shown.
   - Of several models, one that fails does not keep the others from being brought.
@@ -24,14 +27,16 @@ options:
       - V(present) has the models there.
       - V(verified) does that as well, but reads and hashes every file again, and brings anew what is damaged.
       - V(absent) removes what this module brought to the folder; what others put there stays. It refuses while an
-        engine that runs uses the folder.
+        engine that runs uses the folder. Of Ollama's store it removes the tag, whoever pulled it, and what no other
+        needs.
       - V(pruned) removes what downloads that were cut off left below O(path), which is then the folder of all models,
-        with the models at C(family/name). A download under way is left alone.
+        with the models at C(family/name), and in Ollama's store also what no model needs any more. A download under way
+        is left alone.
     type: str
     choices: [present, verified, absent, pruned]
     default: present
   path:
-    description: The model's folder, absolute. Either this or O(models) is needed.
+    description: The model's folder, absolute; with O(ollama), Ollama's store. Either this or O(models) is needed.
     type: path
   repo:
     description: The repository on the hub, as V(owner/name).
@@ -75,6 +80,21 @@ options:
     description: A folder of the box to copy from, in place of a hub.
     type: str
     default: ""
+  ollama:
+    description: A tag of Ollama's registry, as V(qwen3:0.6b), in place of O(repo), O(source) and O(extra_files).
+    type: str
+    default: ""
+  image:
+    description: >-
+      The image on the box to run Ollama from, with O(ollama); that of an engine on this store unless given.
+    type: str
+    default: ""
+  names:
+    description: >-
+      Names that engines gave to the tag, with O(ollama). V(absent) removes those that still mean the same model.
+    type: list
+    elements: str
+    default: []
   models:
     description:
       - Several models at once, brought one after the other by one job.
@@ -127,6 +147,19 @@ options:
         description: As O(source).
         type: str
         default: ""
+      ollama:
+        description: As O(ollama).
+        type: str
+        default: ""
+      image:
+        description: As O(image).
+        type: str
+        default: ""
+      names:
+        description: As O(names).
+        type: list
+        elements: str
+        default: []
       owner:
         description: As O(owner).
         type: str
@@ -147,6 +180,10 @@ options:
     type: path
   offline:
     description: Ask nobody. What is there is taken as it is; what is missing is a failure.
+    type: bool
+    default: false
+  refresh:
+    description: Have Ollama look whether a tag that is there moved, and bring it as it is now.
     type: bool
     default: false
   unreachable:
@@ -186,7 +223,9 @@ options:
     type: str
 attributes:
   check_mode:
-    description: Asks the hub what would have to come, and fails where it could not begin. No file is hashed.
+    description: >-
+      Asks the hub what would have to come, and fails where it could not begin. No file is hashed. Ollama is not asked:
+      how much would come of a tag is not said.
     support: full
   diff_mode:
     description: Commit, files and size of each model before and after.
@@ -226,6 +265,15 @@ EXAMPLES = r"""
   vars:
     ansible_python_interpreter: /opt/hearth/venv/bin/python
 
+- name: Have a model of Ollama's registry in the store that Ollama's engines share
+  hearth.spark.model:
+    path: /home/spark/ai/models/ollama
+    ollama: qwen3:0.6b
+    image: ollama/ollama:0.35.1
+    owner: spark
+  vars:
+    ansible_python_interpreter: /opt/hearth/venv/bin/python
+
 - name: Remove a model
   hearth.spark.model:
     path: /home/spark/ai/models/qwen/qwen3-8b
@@ -249,11 +297,14 @@ models:
       in bytes a second, of what was fetched; C(fetched), the files that were missing or wrong; C(freed) bytes; C(kept),
       what was left although it was asked to go. C(verified) is false where a folder was taken as it is. C(msg) says why
       one failed.
+    - For Ollama C(ollama) is the tag, C(commit) the digest of its manifest, and C(files) are layers; C(unnamed) counts
+      those that V(pruned) removed because no model needs them.
   returned: when the module itself ran to its end
   type: list
   elements: dict
   sample:
     - path: /home/spark/ai/models/qwen/qwen3-8b
+      ollama: ""
       changed: true
       commit: b968826d9c46dd6066d109eabc6255188de91218
       files: 14
@@ -265,6 +316,7 @@ models:
       fetched: [config.json]
       kept: []
       verified: true
+      unnamed: 0
       msg: ""
 bytes_total:
   description: Bytes of all models together.
@@ -323,6 +375,7 @@ def main() -> None:
             "token": {"type": "str", "no_log": True},
             "token_file": {"type": "path"},
             "offline": {"type": "bool", "default": False},
+            "refresh": {"type": "bool", "default": False},
             "unreachable": {"type": "str", "choices": ["fail", "keep"], "default": "fail"},
             "reserve_gib": {"type": "float", "default": 10},
             "workers": {"type": "int", "default": 8},
@@ -350,8 +403,9 @@ def _run(module: AnsibleModule) -> None:
     if params["state"] in ("absent", "pruned"):
         remove = _model.pruned if params["state"] == "pruned" else _model.removed
         # One that is in use keeps the others from going as well.
-        foretold = [remove(one["path"], check=True) for one in models]
-        gone = foretold if module.check_mode else [remove(one["path"], check=False) for one in models]
+        asked = [_model.request(module, one) for one in models]
+        foretold = [remove(one, check=True) for one in asked]
+        gone = foretold if module.check_mode else [remove(one, check=False) for one in asked]
         _model.exit_json(module, gone)
     from hearth.download import job
 

@@ -10,8 +10,8 @@ short_description: Tell which models are on the box
 version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
 description:
-  - Lists the folders of models below a folder, where models are at C(family/name), with what M(hearth.spark.model)
-    knows of them. Reads no content and asks no hub.
+  - Lists the folders of models below a folder, where models are at C(family/name), and the models in Ollama's store,
+    with what M(hearth.spark.model) knows of them. Reads no content and asks no hub.
   - Runs with the interpreter of C(/opt/hearth/venv), which the role C(hearth.spark.runtime) makes.
 options:
   path:
@@ -44,7 +44,8 @@ EXAMPLES = r"""
 RETURN = r"""
 models:
   description:
-    - One for each folder, sorted by C(path).
+    - One for each folder, sorted by C(path), and one for each model in Ollama's store that M(hearth.spark.model)
+      brought, with C(ollama), its tag; one more, without a tag, is for all else in that store.
     - C(repo), C(revision), C(commit) and C(files) of what M(hearth.spark.model) brought, empty for what came by hand;
       C(bytes_total) on the disk; C(partial), bytes of a download that did not end; C(whole), whether every file is
       there as it was verified; C(engines), the models of the box whose files these are, and C(running), those that run.
@@ -54,6 +55,7 @@ models:
   elements: dict
   sample:
     - path: /home/spark/ai/models/qwen/qwen3-8b
+      ollama: ""
       repo: Qwen/Qwen3-8B
       revision: main
       commit: b968826d9c46dd6066d109eabc6255188de91218
@@ -65,7 +67,6 @@ models:
       running: [qwen3-8b]
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -92,32 +93,33 @@ def main() -> None:
     except HearthError as error:
         module.fail_json(msg=str(error))
     up = {engine.name for engine in engines if states[engine.unit].is_alive}
-    # Ollama's store is no model's folder.
-    stores = {Path(engine.model_path) for engine in engines if engine.engine == "ollama"}
-    found = [one for one in held(Path(module.params["path"])) if Path(one.folder).parent not in stores]
-    module.exit_json(changed=False, models=[_said(one, engines, up) for one in found])
+    module.exit_json(changed=False, models=[_said(one, engines, up) for one in held(module.params["path"])])
 
 
 def _said(one: Held, engines: tuple[Engine, ...], up: set[str]) -> dict[str, Any]:
     import msgspec
 
-    from hearth.download import manifest
+    from hearth.engines import uses
 
-    folder = Path(one.folder)
     known = one.manifest
-    users = [engine.name for engine in engines if folder in (Path(engine.model_path), *Path(engine.model_path).parents)]
+    of_store_alone = one.is_store and known is None
+    users = [] if of_store_alone else [engine.name for engine in uses.among(engines, one.folder, one.ollama)]
+    asked = {"path": one.folder, **msgspec.to_builtins(known.asked)} if known else {}
+    if one.ollama:
+        asked["image"] = uses.image_of(engines, one.folder, one.ollama)
     return {
         "path": one.folder,
+        "ollama": one.ollama,
         "repo": known.asked.repo if known else "",
         "revision": known.asked.revision if known else "",
         "commit": known.commit if known else "",
         "files": len(known.files) if known else 0,
-        "bytes_total": known.bytes_total if known else manifest.size_of(folder),
+        "bytes_total": one.size,
         "partial": one.partial,
-        "whole": manifest.is_intact(folder, known) if known else folder.is_dir(),
+        "whole": one.whole,
         "engines": users,
         "running": [name for name in users if name in up],
-        "asked": {"path": one.folder, **msgspec.to_builtins(known.asked)} if known else {},
+        "asked": asked,
     }
 
 

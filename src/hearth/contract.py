@@ -27,7 +27,8 @@ Capability = Literal["chat", "tools", "reasoning", "vision", "embeddings", "rera
 class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A model's files, to be downloaded before its engine's first start: hearth.download.Request as data.
 
-    ``token_file`` is a file of the box, or empty; the token itself is never here.
+    ``token_file`` is a file of the box, or empty; the token itself is never here. ``ollama`` is the tag of a model of
+    Ollama's registry, ``image`` what Ollama is run from.
     """
 
     folder: str
@@ -42,6 +43,8 @@ class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     uid: int
     gid: int
     reserve_bytes: int
+    ollama: str = ""
+    image: str = ""
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +52,8 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``model_path`` is what has to be there before a start: the model's file or folder, Ollama's store. ``tag`` is what
     Ollama calls the model, empty for other engines. A ``pinned`` engine is never stopped to make room for another.
-    ``fetch`` is there where the box downloads the model itself, before the first start.
+    ``fetch`` is there where the box downloads the model itself, before the first start. ``mounts`` are further files
+    and folders of the box that the engine has.
     ``memory_gib`` is in GiB (2**30 bytes); both timeouts and ``load_s``, the expected time to load (0: unknown), are in
     seconds.
     """
@@ -73,6 +77,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stop_timeout_s: int
     load_s: float
     fetch: Fetch | None = None
+    mounts: tuple[str, ...] = ()
 
     @property
     def base_url(self) -> str:

@@ -130,17 +130,11 @@ def qwen(make_engine: MakeEngine, ollama: OllamaServer, tmp_path: Path) -> contr
 
 
 @pytest.fixture
-def said() -> list[str]:
-    """What ``ready`` wrote into the journal."""
-    return []
+def ready(qwen: contract.Engine) -> Ready:
+    """``hearth ready qwen``."""
 
-
-@pytest.fixture
-def ready(qwen: contract.Engine, said: list[str]) -> Ready:
-    """``hearth ready qwen``, with more patience for bytes than a test lasts."""
-
-    def make(engine: contract.Engine = qwen, pid: int | None = None, **fields: Any) -> float:
-        return make_ready(engine, pid, **{"say": said.append, "stall_s": 60.0, "report_s": 60.0, **fields})
+    def make(engine: contract.Engine = qwen, pid: int | None = None) -> float:
+        return make_ready(engine, pid)
 
     return make
 

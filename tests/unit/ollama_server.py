@@ -2,8 +2,9 @@
 """An Ollama of the tests: a small HTTP server that speaks what Ollama documents of its API.
 
 A true seam: Ollama and its registry cannot be had where the tests run, so what they are answered with is this file,
-written after Ollama's docs/api.md and docs/api/errors.mdx. Its bytes are numbers only, nothing is downloaded.
-What hangs on the real one (how long it takes, what it writes where) is not shown by tests against it.
+written after Ollama's docs/api.md and docs/api/errors.mdx. Its bytes are numbers only, nothing is downloaded;
+``ollama_on_disk`` has some. What hangs on the real one (how long it takes, how it is loaded) is not shown by tests
+against it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ def full(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that went away is no news."""
+
+
 class OllamaServer:
     """``registry`` is what can be pulled: a tag's digest, and its layers with their sizes in bytes.
 
@@ -31,7 +37,7 @@ class OllamaServer:
     ``/api/ps`` lists. ``seen`` has the requests that change something.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.registry: dict[str, tuple[str, dict[str, int]]] = {}
         self.store: dict[str, str] = {}
         self.partial: dict[str, int] = {}
@@ -51,6 +57,8 @@ class OllamaServer:
         self.garbled_at: dict[str, bytes] = {}
         self.breaks_at = ""
         self.load_waits = False
+        # A caller went away before the end of a pull.
+        self.left = False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -68,6 +76,8 @@ class OllamaServer:
                     self.stream(server.pull(body["model"]))
                 else:
                     self.reply(*server.post(self.path, body))
+
+            do_DELETE = do_POST  # noqa: N815 - http.server's name
 
             def reply(self, status: int, said: Any) -> None:
                 raw = said if isinstance(said, bytes) else json.dumps(said).encode()
@@ -94,11 +104,12 @@ class OllamaServer:
                 except OSError:
                     # The caller is gone, as after a pull that was given up.
                     self.close_connection = True
+                    server.left = True
 
             def log_message(self, *args: object) -> None:
                 """Says nothing: ``seen`` has it all."""
 
-        self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._httpd = _Quiet(address, Handler)
         self._httpd.daemon_threads = True
         self.port: int = self._httpd.server_address[1]
         self._thread = threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -127,6 +138,9 @@ class OllamaServer:
             return 200, b""
         if full(body["model"]) not in self.store:
             return 404, {"error": f"model '{body['model']}' not found"}
+        if path == "/api/delete":
+            del self.store[full(body["model"])]
+            return 200, b""
         embeds = self.store[full(body["model"])] in self.embedders
         match path:
             case "/api/generate" if embeds:

@@ -16,10 +16,11 @@ from hearth.download import Request
 
 ROOT = "/home/spark/ai"
 KNOWN = {"models": CATALOG.models, "images": CATALOG.images}
+OLLAMA = {"engine": "ollama", "image": "ollama", "family": "qwen3", "memory_gib": 1, "ollama": "qwen3:0.6b"}
 FILE = {"url": "https://example.org/a.tiktoken", "path": "tiktoken/a", "sha256": "ab" * 32}
 
 
-def plan(**models: Any) -> dict[str, _downloads.Download]:
+def plan(**models: Any) -> dict[tuple[str, str], _downloads.Download]:
     return _downloads.plan(_complete.laid_over(models, CATALOG), ROOT)
 
 
@@ -39,9 +40,37 @@ def test_a_model_of_the_catalog_goes_to_its_folder() -> None:
     assert (download.repo, download.revision) == ("Qwen/Qwen3", "main")
 
 
-@pytest.mark.parametrize("model", [{"helper": {}}, {"mine": GOOD}, {"qwen": {"download": "never"}}])
-def test_what_ollama_pulls_and_what_somebody_brings_is_not_downloaded(model: dict[str, Any]) -> None:
+@pytest.mark.parametrize("model", [{"mine": GOOD}, {"qwen": {"download": "never"}}, {"helper": {"download": "never"}}])
+def test_what_somebody_brings_is_not_downloaded(model: dict[str, Any]) -> None:
     assert plan(**model) == {}
+
+
+def test_a_model_of_ollama_goes_into_the_store_that_all_share_by_its_tag() -> None:
+    found = _downloads.plan(
+        _complete.laid_over({"helper": {"aliases": ["tiny"]}, "other": {**OLLAMA, "ollama": "qwen3:1.7b"}}, CATALOG),
+        ROOT,
+        {"helper": "ollama/ollama@sha256:1", "other": "ollama/ollama@sha256:1"},
+    )
+
+    assert [one.request() for one in found.values()] == [
+        {
+            "path": "/home/spark/ai/models/ollama",
+            "ollama": tag,
+            "image": "ollama/ollama@sha256:1",
+            "names": names,
+        }
+        for tag, names in (("qwen3:0.6b", ["helper", "tiny"]), ("qwen3:1.7b", ["other"]))
+    ]
+
+
+def test_two_engines_of_one_tag_share_its_download() -> None:
+    download = only(helper={"download": "first_start"}, again=OLLAMA)
+
+    assert (download.models, download.when, download.names) == (("helper", "again"), "site", ("helper", "again"))
+
+
+def test_a_model_of_ollama_that_another_engine_serves_is_not_ollamas_to_bring() -> None:
+    assert plan(helper={"engine": "vllm", "image": "vllm"}) == {}
 
 
 def test_extra_files_alone_are_a_download_too() -> None:
@@ -119,6 +148,23 @@ def test_the_box_half_reads_what_it_is_to_download() -> None:
     assert request.extra_files[0].sha256 == "ab" * 32
 
 
+def test_the_box_half_reads_what_ollama_is_to_pull() -> None:
+    text = _resolve.contract_json(on_spark({"helper": {"download": "first_start"}}), 10)
+
+    fetch = msgspec.json.decode(text, type=contract.Contract).engines[0].fetch
+
+    assert fetch is not None
+    request = msgspec.convert(msgspec.to_builtins(fetch), Request)
+    assert (request.folder, request.ollama) == ("/home/spark/ai/models/ollama", "qwen3:0.6b")
+    assert (request.image, request.uid, request.repo) == ("ollama/ollama:1", 1000, "")
+
+
+def test_the_box_half_knows_what_else_an_engine_has() -> None:
+    text = _resolve.contract_json([one(mounts=[{"source": "models/tiny/draft", "target": "/draft"}])], 10)
+
+    assert msgspec.json.decode(text, type=contract.Contract).engines[0].mounts == ("/home/spark/ai/models/tiny/draft",)
+
+
 def test_both_halves_mean_the_same_by_a_download() -> None:
     assert set(contract.Fetch.__struct_fields__) <= set(Request.__struct_fields__)
 
@@ -127,8 +173,7 @@ def test_every_model_of_the_catalog_can_be_downloaded_beside_every_other() -> No
     catalog = real_catalog()
     planned = _downloads.plan(catalog.models, ROOT)
 
-    wanted = [name for name, model in catalog.models.items() if model["engine"] != "ollama"]
-    assert sorted(name for download in planned.values() for name in download.models) == sorted(wanted)
+    assert sorted(name for download in planned.values() for name in download.models) == sorted(catalog.models)
 
 
 class TestModelRequest:
@@ -156,7 +201,6 @@ class TestModelRequest:
         [
             ("qwenn", "model: there is no 'qwenn' in engines_models or in the catalog; did you mean qwen?"),
             ("zzz", "model: there is no 'zzz' in engines_models or in the catalog; docs/models.md has the catalog's."),
-            ("helper", "helper: is brought by Ollama itself, when its engine starts for the first time."),
             ("mine", "mine: has no repo, so its files are yours to bring."),
         ],
     )

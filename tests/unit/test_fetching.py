@@ -12,6 +12,7 @@ import pytest
 
 from hearth import contract, download, errors
 from hearth.download import Progress, Request, Result
+from hearth.download.store import Store
 from hearth.engines import fetching
 
 MakeEngine = Callable[..., contract.Engine]
@@ -37,6 +38,17 @@ def scout(make_engine: MakeEngine, tmp_path: Path) -> contract.Engine:
     return make_engine("scout", model_path=str(folder / "scout.gguf"), fetch=fetch)
 
 
+@pytest.fixture
+def helper(make_engine: MakeEngine, scout: contract.Engine, tmp_path: Path) -> contract.Engine:
+    """An engine whose model is in Ollama's registry."""
+    assert scout.fetch is not None
+    store = tmp_path / "models" / "ollama"
+    fetch = msgspec.structs.replace(
+        scout.fetch, folder=str(store), repo="", include=(), extra_files=(), ollama="qwen3:0.6b", image="ollama:1"
+    )
+    return make_engine("helper", engine="ollama", tag="qwen3:0.6b", model_path=str(store), fetch=fetch)
+
+
 def put_there(scout: contract.Engine, name: str = "scout.gguf") -> None:
     assert scout.fetch is not None
     folder = Path(scout.fetch.folder)
@@ -58,6 +70,23 @@ def test_a_folder_without_what_the_engine_loads_does_not_count(scout: contract.E
     put_there(scout, "notes.txt")
 
     assert not fetching.is_there(scout)
+
+
+def test_a_model_of_ollama_is_there_when_it_is_in_the_store_by_its_tag(helper: contract.Engine) -> None:
+    store = Path(helper.model_path)
+    assert not fetching.is_there(helper)
+
+    layer = store / "blobs" / f"sha256-{'0' * 64}"
+    name = store / "manifests/registry.ollama.ai/library/qwen3/0.6b"
+    for path in (layer, name):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"1")
+    request = Request(folder=str(store), ollama="qwen3:0.6b")
+    Store(store).write_record(request, "d1", {f"sha256:{'0' * 64}": 1})
+
+    assert fetching.is_there(helper)
+    name.unlink()
+    assert not fetching.is_there(helper)
 
 
 def test_what_is_there_is_not_fetched_and_no_hub_is_asked(

@@ -1,152 +1,139 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hearth.engines.ollama: how a model comes into Ollama's store, what is told of it, and why it does not come."""
+"""hearth.download.pull: what is told of a pull by Ollama, when it is given up, and why it fails."""
 
 from __future__ import annotations
 
-import re
+import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import pytest
+from msgspec.structs import replace
+from ollamas import Near, asked
 
-from hearth.contract import Engine
-from hearth.engines import ollama as hearth_ollama
-from hearth.errors import EngineFailedError
+from hearth.download import Patience, Progress, pull
+from hearth.download.errors import DownloadError
+from hearth.download.pull import Layers, Pulled
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ollama_server import OllamaServer
-    from tests.unit.conftest import Ready
+
+Pull = Callable[..., Pulled]
+
+
+class Usage(NamedTuple):
+    """What shutil.disk_usage gives."""
+
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def told() -> list[Progress]:
+    return []
+
+
+@pytest.fixture
+def pulls(ollama: OllamaServer, tmp_path: Path, told: list[Progress]) -> Pull:
+    """Have qwen3:0.6b pulled, with more patience for bytes than a test lasts."""
+
+    def call(stall_s: float = 60.0, process: subprocess.Popen[bytes] | None = None, **more: object) -> Pulled:
+        request = replace(asked(tmp_path), patience=Patience(ollama_stall_s=stall_s), **more)
+        with Near(ollama, request, process) as server:
+            return pull.pull(server, request, told.append)
+
+    return call
 
 
 def sentence_of(call: Callable[[], object]) -> str:
-    with pytest.raises(EngineFailedError) as caught:
+    with pytest.raises(DownloadError) as caught:
         call()
     return str(caught.value)
 
 
-def pulls(ollama: OllamaServer) -> int:
-    return [path for path, _ in ollama.seen].count("/api/pull")
+def test_what_came_is_told_with_every_layer(pulls: Pull, ollama: OllamaServer) -> None:
+    found = pulls()
+
+    assert ollama.seen == [("/api/pull", {"model": "qwen3:0.6b"})]
+    assert found.layers == {"sha256:weights": 522_000_000, "sha256:licence": 11_000}
+    assert (found.moved, found.fetched) == (522_011_000, ("sha256:licence", "sha256:weights"))
 
 
-def test_a_model_that_is_not_in_the_store_is_pulled(ready: Ready, ollama: OllamaServer) -> None:
-    ready()
+def test_what_an_earlier_pull_left_did_not_come(pulls: Pull, ollama: OllamaServer) -> None:
+    ollama.partial["weights"] = 261_000_000
 
-    assert ollama.seen[0] == ("/api/pull", {"model": "qwen3:0.6b"})
-    assert ollama.store["qwen3:0.6b"] == "d1"
+    assert pulls().moved == 261_011_000
 
 
-@pytest.mark.parametrize(
-    ("tag", "listed"),
-    [
-        ("qwen3:0.6b", "qwen3:0.6b"),
-        ("library/qwen3:0.6b", "qwen3:0.6b"),
-        ("registry.ollama.ai/library/qwen3:0.6b", "qwen3:0.6b"),
-        ("nomic-embed-text", "nomic-embed-text:latest"),
-        ("hf.co/somebody/some-gguf:q4_k_m", "hf.co/Somebody/Some-GGUF:Q4_K_M"),
-        ("localhost:5000/mine/model", "localhost:5000/mine/model:latest"),
-    ],
-)
-def test_a_model_that_is_in_the_store_is_not_pulled(
-    ready: Ready, qwen: Engine, ollama: OllamaServer, said: list[str], tag: str, listed: str
+def test_a_layer_that_is_there_did_not_come(pulls: Pull, ollama: OllamaServer) -> None:
+    ollama.partial["weights"] = 522_000_000
+
+    found = pulls()
+
+    assert (found.moved, found.fetched) == (11_000, ("sha256:licence",))
+
+
+def test_progress_is_told_with_amount_rate_and_what_is_to_come(
+    pulls: Pull, told: list[Progress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ollama.store[listed] = "d1"
-    # Ollama finds its models whatever the case and the way of writing; the one of the tests does not.
-    ollama.answers["/api/copy"] = (200, b"")
-    ollama.store["qwen:latest"] = "d0"
+    monkeypatch.setattr(pull, "_TELL_EVERY_S", 0.0)
 
-    ready(msgspec.structs.replace(qwen, tag=tag))
+    pulls()
 
-    assert pulls(ollama) == 0
-    assert said == []
-
-
-def test_another_tag_of_the_same_model_is_not_taken_for_it(ready: Ready, ollama: OllamaServer) -> None:
-    ollama.store["qwen3:8b"] = "d8"
-
-    ready()
-
-    assert pulls(ollama) == 1
+    done = [one.bytes_done for one in told if one.phase == "fetching"]
+    assert len(done) >= 5
+    assert done == sorted(done)
+    assert {one.bytes_total for one in told if one.phase == "fetching"} == {522_000_000, 522_011_000}
+    assert any(one.rate > 0 and one.eta_s >= 0 for one in told)
 
 
-def test_the_first_line_says_what_comes_from_where_and_the_last_how_much_it_was(
-    ready: Ready, qwen: Engine, said: list[str]
+def test_what_comes_before_and_after_the_bytes_is_told_too(
+    pulls: Pull, told: list[Progress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready()
+    monkeypatch.setattr(pull, "_TELL_EVERY_S", 0.0)
 
-    assert said[0] == f"pulling qwen3:0.6b from registry.ollama.ai into {qwen.model_path}"
-    assert re.fullmatch(r"pulled qwen3:0\.6b: 0\.52 GB in \d s", said[-1])
+    pulls()
 
-
-def test_a_tag_of_another_registry_is_told_to_come_from_there(
-    ready: Ready, qwen: Engine, ollama: OllamaServer, said: list[str]
-) -> None:
-    ollama.registry["hf.co/somebody/model:q4"] = ("d4", {"weights": 10})
-
-    ready(msgspec.structs.replace(qwen, tag="hf.co/somebody/model:q4"))
-
-    assert said[0].startswith("pulling hf.co/somebody/model:q4 from hf.co into ")
+    assert told[0].words == "asking for the list of files (qwen3:0.6b)"
+    assert "checking what is there (Ollama: verifying sha256 digest)" in [one.words for one in told]
 
 
-def test_progress_is_told_with_amount_rate_and_what_is_to_come(ready: Ready, said: list[str]) -> None:
-    ready(report_s=0.0)
+def test_between_two_tells_nothing_is_told(pulls: Pull, told: list[Progress], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull, "_TELL_EVERY_S", 60.0)
 
-    line = re.compile(r"pulling qwen3:0\.6b: 0\.(\d\d) of 0\.52 GB, [\d.]+ MB/s, \d+ s to go")
-    amounts = [int(found[1]) for found in map(line.fullmatch, said) if found]
-    assert len(amounts) >= 5
-    assert amounts == sorted(amounts)
+    pulls()
 
-
-def test_between_two_reports_nothing_is_told(ready: Ready, said: list[str]) -> None:
-    ready(report_s=60.0)
-
-    assert len(said) == 2
-
-
-def test_what_follows_the_bytes_is_told_in_ollamas_words(ready: Ready, said: list[str]) -> None:
-    ready(report_s=0.0)
-
-    assert "pulling qwen3:0.6b: verifying sha256 digest" in said
+    assert len(told) == 1
 
 
 def test_the_rate_is_that_of_this_pull_and_not_of_what_was_there_before() -> None:
-    progress = hearth_ollama._Progress()
-    now = time.monotonic()
-    progress.take({"status": "pulling a", "digest": "a", "total": 20_000_000_000, "completed": 15_000_000_000})
-    progress.take({"status": "pulling a", "digest": "a", "total": 20_000_000_000, "completed": 16_000_000_000})
+    layers, now = Layers("a"), time.monotonic()
+    layers.take({"status": "pulling a", "digest": "a", "total": 20_000_000_000, "completed": 15_000_000_000})
+    layers.progress(now)
+    layers.take({"status": "pulling a", "digest": "a", "total": 20_000_000_000, "completed": 16_000_000_000})
 
-    assert progress.told(now + 10) == "16.0 of 20.0 GB, 100.0 MB/s, 40 s to go"
-
-
-def test_a_pull_that_stands_still_is_told_so_before_it_is_given_up() -> None:
-    progress = hearth_ollama._Progress()
-    progress.take({"status": "pulling a", "digest": "a", "total": 20_000_000_000, "completed": 15_000_000_000})
-
-    assert progress.told(time.monotonic() + 10) == "15.0 of 20.0 GB, nothing moves"
+    assert layers.progress(now + 10).words == "fetching 16.0 of 20.0 GB, 80 %, 100 MB/s, 40 s to go"
 
 
-def test_an_interrupted_pull_fails_and_the_next_goes_on_where_it_was(
-    ready: Ready, ollama: OllamaServer, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # No process is watched here that could turn out to have ended.
-    monkeypatch.setattr(hearth_ollama, "_END_OF_PROCESS_S", 0.0)
-    ollama.breaks_at = "weights 5"
+def test_a_part_that_ollama_fetches_again_goes_back() -> None:
+    layers = Layers("a")
+    for completed in (0, 500, 300, 1000):
+        layers.take({"status": "pulling a", "digest": "a", "total": 1000, "completed": completed})
 
-    assert sentence_of(ready) == (
-        "engine qwen: qwen3:0.6b could not be pulled: Ollama says the connection broke: ChunkedEncodingError: "
-        "see its log"
-    )
-    assert ollama.store == {}
+    assert (layers.moved, layers.missing) == (1000, 0)
 
-    ollama.breaks_at = ""
-    said.clear()
-    ready(report_s=0.0)
 
-    assert "qwen3:0.6b" in ollama.store
-    amounts = [float(found[1]) for found in map(re.compile(r".*: ([\d.]+) of 0\.52 GB.*").fullmatch, said) if found]
-    assert min(amounts) >= 0.26
+def test_sizes_beyond_32_bits_are_counted() -> None:
+    layers = Layers("a")
+    layers.take({"status": "pulling a", "digest": "a", "total": 2**41, "completed": 2**40})
+
+    assert layers.missing == 2**40
 
 
 @pytest.mark.parametrize(
@@ -162,152 +149,148 @@ def test_an_interrupted_pull_fails_and_the_next_goes_on_where_it_was(
             "dial tcp: lookup registry.ollama.ai on 127.0.0.11:53: no such host",
             'registry.ollama.ai cannot be reached (pull model manifest: Get "https://registry.ollama.ai/v2/library/'
             'qwen3/manifests/0.6b": dial tcp: lookup registry.ollama.ai on 127.0.0.11:53: no such host): '
-            "check this box's network, DNS and proxy, then start it again",
+            "check this box's network, DNS and proxy, then ask again; what came is kept",
             id="no network",
         ),
         pytest.param(
             "max retries exceeded: EOF",
             "registry.ollama.ai cannot be reached (max retries exceeded: EOF): "
-            "check this box's network, DNS and proxy, then start it again",
+            "check this box's network, DNS and proxy, then ask again; what came is kept",
             id="a network that comes and goes",
         ),
         pytest.param(
             "write /models/blobs/sha256-3a4f-partial: no space left on device",
-            "the disk is full: make room at STORE (df -h STORE), then start it again",
+            "the disk is full: make room at STORE (df -h STORE), then ask again; what came is kept",
             id="disk full",
         ),
         pytest.param(
             "open /models/blobs/sha256-3a4f-partial: permission denied",
-            "it may not write to STORE (open /models/blobs/sha256-3a4f-partial: permission denied): "
-            "site.yml gives the folder its owner",
+            "it may not write into STORE (open /models/blobs/sha256-3a4f-partial: permission denied): "
+            "give all of it to its owner (chown -R), then ask again",
             id="a store of somebody else",
         ),
         pytest.param(
             "pull model manifest: 412: \n\nThe model you are attempting to pull requires a newer version of Ollama.",
-            "qwen3:0.6b wants a newer Ollama than registry.example/llama.cpp@sha256:0: give the model a newer image",
+            "qwen3:0.6b wants a newer Ollama than ollama/ollama:1: give the model a newer image",
             id="an old Ollama",
         ),
         pytest.param(
             "digest mismatch, file must be downloaded again: want sha256:1, got sha256:2",
             "what came of qwen3:0.6b is damaged (digest mismatch, file must be downloaded again: "
-            "want sha256:1, got sha256:2): start it again",
+            "want sha256:1, got sha256:2): ask again",
             id="damaged",
         ),
-        pytest.param("the moon is full", "Ollama says the moon is full: see its log", id="anything else"),
+        pytest.param(
+            "the moon is full", "Ollama says the moon is full: ask again, what came is kept", id="anything else"
+        ),
     ],
 )
 def test_an_error_in_the_stream_is_one_sentence_with_what_to_do(
-    ready: Ready, qwen: Engine, ollama: OllamaServer, words: str, reason: str
+    pulls: Pull, ollama: OllamaServer, tmp_path: Path, words: str, reason: str
 ) -> None:
     ollama.fails_at["weights 3"] = words
 
-    sentence = sentence_of(ready)
+    sentence = sentence_of(pulls)
 
-    assert sentence == f"engine qwen: qwen3:0.6b could not be pulled: {reason}".replace("STORE", qwen.model_path)
+    assert sentence == f"qwen3:0.6b could not be pulled: {reason}".replace("STORE", str(tmp_path))
     assert "\n" not in sentence
 
 
-def test_an_error_before_the_stream_is_told_alike(ready: Ready, ollama: OllamaServer) -> None:
+def test_an_error_before_the_stream_is_told_alike(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.answers["/api/pull"] = (400, {"error": "invalid model name"})
 
-    assert sentence_of(ready) == (
-        "engine qwen: qwen3:0.6b could not be pulled: Ollama says invalid model name: see its log"
+    assert sentence_of(pulls) == (
+        "qwen3:0.6b could not be pulled: Ollama says invalid model name: ask again, what came is kept"
     )
 
 
-def test_an_error_without_words_is_told_by_its_status(ready: Ready, ollama: OllamaServer) -> None:
+def test_an_error_without_words_is_told_by_its_status(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.answers["/api/pull"] = (502, b"")
 
-    assert "could not be pulled: Ollama says HTTP 502: see its log" in sentence_of(ready)
+    assert "could not be pulled: Ollama says HTTP 502: ask again, what came is kept" in sentence_of(pulls)
 
 
-def test_a_line_that_is_no_json_object_ends_the_pull(ready: Ready, ollama: OllamaServer) -> None:
+def test_a_line_that_is_no_json_object_ends_the_pull(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.garbled_at["weights 3"] = b"<html>"
 
-    assert "Ollama says b'<html>', which is no JSON object: see its log" in sentence_of(ready)
+    assert "Ollama says b'<html>', which is no JSON object: ask again, what came is kept" in sentence_of(pulls)
 
 
-def test_the_signature_in_a_download_link_does_not_reach_the_log(ready: Ready, ollama: OllamaServer) -> None:
+def test_the_signature_in_a_download_link_does_not_reach_the_log(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.fails_at["weights 3"] = (
         'max retries exceeded: Get "https://cdn.example/blob?X-Amz-Credential=66040c77&X-Amz-Signature=1344": dial tcp'
     )
 
-    assert '(max retries exceeded: Get "https://cdn.example/blob": dial tcp)' in sentence_of(ready)
+    assert '(max retries exceeded: Get "https://cdn.example/blob": dial tcp)' in sentence_of(pulls)
 
 
-def test_a_stream_that_ends_without_success_is_a_failure(ready: Ready, ollama: OllamaServer) -> None:
+def test_a_stream_that_ends_without_success_is_a_failure(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.answers["/api/pull"] = (200, {"status": "pulling manifest"})
 
-    assert sentence_of(ready) == (
-        "engine qwen: qwen3:0.6b could not be pulled: Ollama says nothing more, and not that it was done, "
-        "at 'pulling manifest': see its log"
-    )
-
-
-def test_a_pull_that_succeeds_without_a_model_is_a_failure(ready: Ready, qwen: Engine, ollama: OllamaServer) -> None:
-    ollama.answers["/api/pull"] = (200, {"status": "success"})
-
-    assert sentence_of(ready) == (
-        f"engine qwen: qwen3:0.6b was pulled and is not in Ollama's store {qwen.model_path}: see its log"
+    assert sentence_of(pulls) == (
+        "qwen3:0.6b could not be pulled: Ollama says nothing more, and not that it was done, "
+        "at 'pulling manifest': ask again, what came is kept"
     )
 
 
 def test_a_pull_in_which_nothing_moves_is_given_up_though_ollama_repeats_itself(
-    ready: Ready, ollama: OllamaServer
+    pulls: Pull, ollama: OllamaServer
 ) -> None:
     ollama.waits_at = "weights 5"
 
-    assert sentence_of(lambda: ready(stall_s=1.0)) == (
-        "engine qwen: the pull of qwen3:0.6b has not moved for 1 s at 0.26 of 0.52 GB: "
-        "check this box's way to registry.ollama.ai, then start it again; what is there is kept"
+    assert sentence_of(lambda: pulls(stall_s=1.0)) == (
+        "the pull of qwen3:0.6b has not moved for 1 s at 0.26 of 0.52 GB: "
+        "check this box's way to registry.ollama.ai, then ask again; what came is kept"
     )
 
 
-def test_a_pull_that_never_begins_is_given_up(ready: Ready, ollama: OllamaServer) -> None:
+def test_a_pull_that_never_begins_is_given_up(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.waits_at = "manifest"
 
-    assert "has not moved for 1 s at 'pulling manifest': " in sentence_of(lambda: ready(stall_s=1.0))
+    assert "has not moved for 1 s at 'pulling manifest': " in sentence_of(lambda: pulls(stall_s=1.0))
 
 
-def test_to_hash_what_came_may_take_as_long_as_a_slow_disk_needs_for_it(
-    qwen: Engine, ollama: OllamaServer, said: list[str]
-) -> None:
+def test_to_hash_what_came_may_take_as_long_as_a_slow_disk_needs_for_it(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.waits_at = "verify"
-    begun = time.monotonic()
+    # 0.52 GB: five seconds more than the stall time, of which a part is enough to see it.
+    ollama.on_wait = threading.Timer(1.5, ollama.goes_on.set).start
 
-    def say(line: str) -> None:
-        said.append(line)
-        # 0.52 GB: five seconds more than the stall time, of which a part is enough to see it.
-        if time.monotonic() - begun > 1.0:
-            ollama.goes_on.set()
-
-    hearth_ollama.make_ready(qwen, None, say, stall_s=0.5, report_s=0.05)
-
-    assert said[-1].startswith("pulled ")
+    assert pulls(stall_s=0.5).moved
 
 
-def test_hashing_that_never_ends_is_given_up(ready: Ready, ollama: OllamaServer) -> None:
+def test_hashing_that_never_ends_is_given_up(pulls: Pull, ollama: OllamaServer) -> None:
     ollama.registry["qwen3:0.6b"] = ("d1", {"weights": 1_000_000})
     ollama.waits_at = "verify"
 
-    assert "has not moved for 1 s at 0.00 of 0.00 GB: " in sentence_of(lambda: ready(stall_s=1.0))
+    assert "has not moved for 1 s at 0.00 of 0.00 GB: " in sentence_of(lambda: pulls(stall_s=1.0))
 
 
-def test_an_engine_that_ends_while_it_pulls_ends_the_wait_at_once(
-    ready: Ready, ollama: OllamaServer, process: subprocess.Popen[bytes]
+def test_a_layer_for_which_there_is_no_room_is_stopped_when_its_size_is_known(
+    pulls: Pull, ollama: OllamaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 600_000_000))
+
+    assert sentence_of(lambda: pulls(reserve_bytes=100_000_000)) == (
+        f"0.52 GB are to come below {tmp_path} and 0.10 GB are to stay free, but only 0.60 GB are free: remove a model "
+        "you do not need, or take another disk; what came is kept"
+    )
+
+
+def test_an_ollama_that_ends_while_it_pulls_ends_the_wait_at_once(
+    pulls: Pull, ollama: OllamaServer, process: subprocess.Popen[bytes]
 ) -> None:
     ollama.waits_at = "weights 5"
     ollama.on_wait = process.kill
     begun = time.monotonic()
 
-    sentence = sentence_of(lambda: ready(pid=process.pid))
+    sentence = sentence_of(lambda: pulls(process=process))
 
-    assert sentence == "engine qwen ended while it was pulling qwen3:0.6b: see its log"
+    assert sentence == "Ollama (ollama/ollama:1) ended while it was asked: its log is empty; ask again"
     assert time.monotonic() - begun < 15
 
 
-def test_a_connection_that_breaks_because_the_engine_ended_is_told_as_its_end(
-    ready: Ready, ollama: OllamaServer, process: subprocess.Popen[bytes]
+def test_a_connection_that_breaks_because_ollama_ended_is_told_as_its_end(
+    pulls: Pull, ollama: OllamaServer, process: subprocess.Popen[bytes]
 ) -> None:
     ollama.waits_at = "weights 4"
     ollama.breaks_at = "weights 5"
@@ -318,4 +301,32 @@ def test_a_connection_that_breaks_because_the_engine_ended_is_told_as_its_end(
 
     ollama.on_wait = ends
 
-    assert sentence_of(lambda: ready(pid=process.pid)).endswith(" ended while it was pulling qwen3:0.6b: see its log")
+    assert sentence_of(lambda: pulls(process=process)).startswith("Ollama (ollama/ollama:1) ended while it was asked")
+
+
+def test_a_connection_that_breaks_fails_and_the_next_pull_goes_on_where_it_was(
+    pulls: Pull, ollama: OllamaServer, process: subprocess.Popen[bytes]
+) -> None:
+    ollama.breaks_at = "weights 5"
+
+    assert sentence_of(lambda: pulls(process=process)) == (
+        "qwen3:0.6b could not be pulled: Ollama says the connection broke: ChunkedEncodingError: ask again, what came "
+        "is kept"
+    )
+    assert ollama.store == {}
+
+    ollama.breaks_at = ""
+
+    assert pulls().moved < 400_000_000
+
+
+def test_a_pull_that_is_given_up_is_given_up_with_ollama_too(pulls: Pull, ollama: OllamaServer) -> None:
+    ollama.waits_at = "weights 5"
+
+    sentence_of(lambda: pulls(stall_s=0.5))
+
+    # It goes on, and finds that nobody listens any more.
+    deadline = time.monotonic() + 10
+    while not ollama.left:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 from hearth.contract import Engine
 from hearth.engines import probe
 from hearth.errors import EngineFailedError
+from hearth.loopback import session
 
 if TYPE_CHECKING:
     from ollama_server import OllamaServer
@@ -37,19 +37,59 @@ def bodies(ollama: OllamaServer, path: str) -> list[Any]:
     return [body for asked, body in ollama.seen if asked == path]
 
 
-def test_a_start_from_nothing_pulls_names_and_loads_in_that_order(ready: Ready, ollama: OllamaServer) -> None:
+def test_a_start_names_and_loads_and_pulls_nothing(ready: Ready, stored: OllamaServer) -> None:
     ready()
 
-    assert [path for path, _ in ollama.seen] == ["/api/pull", "/api/copy", "/api/generate"]
+    assert [path for path, _ in stored.seen] == ["/api/copy", "/api/generate"]
 
 
-def test_what_is_ready_is_healthy_and_answers_by_hearths_name(ready: Ready, qwen: Engine, ollama: OllamaServer) -> None:
+def test_a_model_that_is_not_in_the_store_is_a_failure_with_what_to_do(
+    ready: Ready, qwen: Engine, ollama: OllamaServer
+) -> None:
+    assert sentence_of(ready) == (
+        f"engine qwen: Ollama has no qwen3:0.6b in its store {qwen.model_path}: bring it again "
+        "(playbooks/models.yml -e do=add -e model=qwen)"
+    )
+    assert ollama.seen == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "listed"),
+    [
+        ("qwen3:0.6b", "qwen3:0.6b"),
+        ("library/qwen3:0.6b", "qwen3:0.6b"),
+        ("registry.ollama.ai/library/qwen3:0.6b", "qwen3:0.6b"),
+        ("nomic-embed-text", "nomic-embed-text:latest"),
+        ("hf.co/somebody/some-gguf:q4_k_m", "hf.co/Somebody/Some-GGUF:Q4_K_M"),
+        ("localhost:5000/mine/model", "localhost:5000/mine/model:latest"),
+    ],
+)
+def test_a_model_is_known_by_whatever_way_of_writing_its_name(
+    ready: Ready, qwen: Engine, ollama: OllamaServer, tag: str, listed: str
+) -> None:
+    ollama.store[listed] = "d1"
+    # Ollama finds its models whatever the case and the way of writing; the one of the tests does not.
+    ollama.answers["/api/copy"] = (200, b"")
+    ollama.store["qwen:latest"] = "d0"
+
+    ready(msgspec.structs.replace(qwen, tag=tag))
+
+    assert ollama.loaded == ["qwen"]
+
+
+def test_another_tag_of_the_same_model_is_not_taken_for_it(ready: Ready, ollama: OllamaServer) -> None:
+    ollama.store["qwen3:8b"] = "d8"
+
+    assert "has no qwen3:0.6b in its store" in sentence_of(ready)
+
+
+def test_what_is_ready_is_healthy_and_answers_by_hearths_name(ready: Ready, qwen: Engine, stored: OllamaServer) -> None:
     ready()
 
-    with probe.session() as client:
+    with session() as client:
         assert probe.is_healthy(qwen, client)
     assert probe.chat(qwen, "", "Say hello.", 5, 5) == "Hello."
-    assert bodies(ollama, "/v1/chat/completions")[0]["model"] == "qwen"
+    assert bodies(stored, "/v1/chat/completions")[0]["model"] == "qwen"
 
 
 def test_the_model_is_loaded_by_hearths_name_without_a_prompt_and_for_good(ready: Ready, stored: OllamaServer) -> None:
@@ -144,15 +184,6 @@ def test_a_model_that_takes_longer_than_its_start_timeout_to_load_is_given_up(
     assert sentence_of(lambda: ready(msgspec.structs.replace(qwen, start_timeout_s=1))) == (
         "engine qwen was not done loading qwen3:0.6b within 1 s: see its log, or raise its start_timeout_s"
     )
-
-
-def test_a_pull_does_not_count_as_time_to_load(ready: Ready, qwen: Engine, ollama: OllamaServer) -> None:
-    ollama.waits_at = "weights 5"
-    ollama.on_wait = threading.Timer(1.2, ollama.goes_on.set).start
-
-    ready(msgspec.structs.replace(qwen, start_timeout_s=1))
-
-    assert ollama.loaded == ["qwen"]
 
 
 def test_an_engine_that_ends_while_it_loads_ends_the_wait_at_once(

@@ -12,6 +12,7 @@ import pytest
 
 from hearth.engines import probe
 from hearth.errors import EngineFailedError
+from hearth.loopback import session
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, ScriptedServer
@@ -71,7 +72,7 @@ def test_an_ollama_that_has_not_loaded_our_model_is_not_healthy(
 ) -> None:
     server.script["/api/ps"] = [answer]
 
-    with probe.session() as client:
+    with session() as client:
         assert not probe.is_healthy(make_engine("qwen", engine="ollama", port=server.port), client)
 
 
@@ -174,7 +175,7 @@ def test_a_living_process_is_no_obstacle(
 def test_only_200_is_healthy(make_engine: MakeEngine, server: ScriptedServer, status: int) -> None:
     server.script["/health"] = [(status, b"")]
 
-    with probe.session() as client:
+    with session() as client:
         assert not probe.is_healthy(make_engine(port=server.port), client)
 
 
@@ -183,7 +184,7 @@ def test_an_engine_that_says_nothing_is_neither_healthy_nor_not(
 ) -> None:
     server.hangs.set()
 
-    with probe.session() as client, pytest.raises(TimeoutError, match=rf":{server.port} within 0\.1 s$"):
+    with session() as client, pytest.raises(TimeoutError, match=rf":{server.port} within 0\.1 s$"):
         probe.is_healthy(make_engine(port=server.port), client, 0.1)
 
 

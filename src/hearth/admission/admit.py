@@ -88,6 +88,11 @@ def preconditions(engine: Engine, *, port: bool = True, model: bool = True) -> N
         raise EngineFailedError(
             f"engine {engine.name}: its model {engine.model_path} is missing; put it there, or correct the model's file"
         )
+    if model and engine.engine == "ollama" and _lacks_tag(engine):
+        raise EngineFailedError(
+            f"engine {engine.name}: {engine.tag} is not in Ollama's store {engine.model_path}; run site.yml, or "
+            f"playbooks/models.yml -e do=add -e model={engine.name}"
+        )
     if not port:
         return
     with socket.socket() as probe_socket:
@@ -100,6 +105,16 @@ def preconditions(engine: Engine, *, port: bool = True, model: bool = True) -> N
                 f"engine {engine.name}: its port {engine.port} is taken by another program "
                 f"(ss -ltnp 'sport = :{engine.port}' names it); stop that, or give the model another port"
             ) from None
+
+
+def _lacks_tag(engine: Engine) -> bool:
+    # Other engines need nothing of it.
+    from hearth.download.store import Store
+
+    try:
+        return not Store(Path(engine.model_path)).may_have(engine.tag)
+    except OSError:
+        return False
 
 
 def _is_missing(path: Path) -> bool:

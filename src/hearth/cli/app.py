@@ -179,8 +179,7 @@ def _ready(engine: contract.Engine, pid: int | None) -> int:
     if engine.engine == "ollama":
         from hearth.engines.ollama import make_ready
 
-        # At once, or the journal would get the whole of a pull when it is over.
-        seconds = make_ready(engine, pid, lambda line: print(f"hearth: {line}", flush=True))
+        seconds = make_ready(engine, pid)
     else:
         from hearth.engines.probe import wait_ready
 

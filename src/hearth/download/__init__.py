@@ -4,11 +4,14 @@
 Beside the folder ``<name>`` lies the staging folder ``.<name>.partial`` while something is under way: what came is kept
 there by its hash until all is there and verified; then the whole folder is put in place at once. What is in place is
 recorded in ``<name>/.hearth.json``. huggingface_hub is imported only where the hub is really asked.
+
+A model of Ollama's registry goes into the store that all of Ollama's engines share: ``ollama``, ``pull``, ``serving``.
 """
 
 from __future__ import annotations
 
-from hearth.download.manifest import Held, Manifest, held, read
+from hearth.download.held import Held, held
+from hearth.download.manifest import Manifest, read
 from hearth.download.meter import Progress, Tell, say_nothing
 from hearth.download.present import foretell, present, settled, verify
 from hearth.download.remove import absent, prune

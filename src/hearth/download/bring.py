@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hearth import memory
 from hearth.download import digest, manifest, place, plan
+from hearth.download.check import check_file
 from hearth.download.errors import CancelledError, no_room
 from hearth.download.fetch import at_once, fetch, patiently
 from hearth.download.look import Carried, blob_name, look
@@ -169,20 +170,6 @@ def plan_files(request: Request, sources: Sources, tell: Tell, commit: str = "")
     wanted += plan.extras(request.extra_files)
     plan.assert_fits_a_folder(wanted)
     return listed, wanted
-
-
-def check_file(folder: Path, file: File, meter: Meter, stop: threading.Event) -> bool:
-    def moved(count: int) -> None:
-        if stop.is_set():
-            raise CancelledError
-        meter.move(count)
-
-    try:
-        found = digest.of_file(folder / file.path, digest.kind_of(file.digest), moved)
-    except OSError:
-        return False
-    meter.file_done()
-    return found == file.digest
 
 
 def _verified(file: File, blob: Path) -> str:

@@ -48,8 +48,8 @@ def of_disk(error: OSError, path: Path, missing: int = 0) -> DownloadError:
     return DownloadError(f"{error.filename or path} failed ({error.strerror}): see dmesg for trouble with the disk")
 
 
-def no_room(folder: Path, missing: int, reserve: int, free: int) -> DownloadError:
+def no_room(folder: Path, missing: int, reserve: int, free: int, became: str = "nothing was fetched") -> DownloadError:
     return DownloadError(
         f"{gigabytes(missing)} GB are to come below {folder} and {gigabytes(reserve)} GB are to stay free, but only "
-        f"{gigabytes(free)} GB are free: remove a model you do not need, or take another disk; nothing was fetched"
+        f"{gigabytes(free)} GB are free: remove a model you do not need, or take another disk; {became}"
     )

@@ -13,6 +13,7 @@ from hearth import jobs, state
 from hearth.download import manifest
 from hearth.download.meter import Progress
 from hearth.download.request import Request, Result
+from hearth.download.store import Store
 from hearth.words import amount, span
 
 FOLDER = state.RUN / "downloads"
@@ -28,11 +29,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     folder: str
+    ollama: str = ""
     result: Result = Result(changed=False)
     failure: str = ""
     warning: str = ""
     before: str = ""
     after: str = ""
+
+    @property
+    def name(self) -> str:
+        """As a person calls it."""
+        return self.ollama or short(self.folder)
+
+    @property
+    def where(self) -> str:
+        """For a diff."""
+        return f"{self.folder} {self.ollama}".rstrip()
 
 
 class Job(jobs.Job, frozen=True, kw_only=True):
@@ -78,14 +90,14 @@ class Job(jobs.Job, frozen=True, kw_only=True):
 
     @property
     def asked(self) -> str:
-        return " and ".join(short(request.folder) for request in self.requests)
+        return " and ".join(request.name for request in self.requests)
 
     @property
     def doing(self) -> str:
         if self.progress is None:
             return ""
         count = f" ({self.at_model + 1} of {len(self.requests)})" if len(self.requests) > 1 else ""
-        return f"{short(self.requests[self.at_model].folder)}{count}: {self.progress.words}"
+        return f"{self.requests[self.at_model].name}{count}: {self.progress.words}"
 
     @property
     def words(self) -> str:
@@ -112,9 +124,15 @@ def short(folder: str) -> str:
     return "/".join(Path(folder).parts[-2:])
 
 
-def state_of(folder: str) -> str:
-    """What is in a model's folder, for a diff."""
-    path = Path(folder)
+def state_of(request: Request) -> str:
+    """What there is of a model, for a diff."""
+    path = Path(request.folder)
+    if request.ollama:
+        store = Store(path)
+        found = store.record(request.ollama)
+        if found is None:
+            return "not brought by Hearth" if store.knows(request.ollama) else "nothing"
+        return described(found.commit, len(found.files), found.bytes_total)
     known = manifest.read(path)
     if known is None:
         return "not brought by Hearth" if path.is_dir() and any(path.iterdir()) else "nothing"
@@ -128,12 +146,16 @@ def described(commit: str, files: int, size: int) -> str:
 
 def cut_off(result: Result) -> str:
     """What was pruned, in words."""
-    return f"{result.files} {'download that was' if result.files == 1 else 'downloads that were'} cut off"
+    said = f"{result.files} {'download that was' if result.files == 1 else 'downloads that were'} cut off"
+    if not result.unnamed:
+        return said
+    layers = f"{result.unnamed} {'layer' if result.unnamed == 1 else 'layers'} that no model of Ollama needs"
+    return f"{said} and {layers}" if result.files else layers
 
 
 def sentence(outcome: Outcome, state: str, *, foretold: bool = False) -> str:
     """For a person: what was done about one model, or would be. ``state`` is what was asked: Do, absent, or pruned."""
-    result, name = outcome.result, short(outcome.folder)
+    result, name = outcome.result, outcome.name
     if outcome.failure:
         return f"{name}: {outcome.failure}"
     if state in ("absent", "pruned"):
@@ -143,6 +165,8 @@ def sentence(outcome: Outcome, state: str, *, foretold: bool = False) -> str:
         whole = "is whole" if state == "verified" and not foretold else "is there"
         taken = "" if result.verified else ", taken as it is: nothing says what it should be"
         return f"{name} {whole} ({there}){taken}"
+    if foretold and outcome.ollama:
+        return f"{name} would come from Ollama's registry, which says how much that is when it begins"
     if foretold:
         return f"{name} would come: {amount(result.bytes_fetched)} ({there})"
     rate = f", {result.rate / 1e6:.0f} MB/s" if result.rate else ""
@@ -156,6 +180,6 @@ def _sentence_of_removal(outcome: Outcome, state: str, *, foretold: bool) -> str
         left = f"; under way, and left alone: {', '.join(map(short, result.kept))}" if result.kept else ""
         return f"{cut_off(result)} below {outcome.folder}, {freed}{left}"
     if not result.changed:
-        return f"{short(outcome.folder)} is not there"
+        return f"{outcome.name} is not there"
     kept = f"; what others put there stays: {', '.join(result.kept[:5])}" if result.kept else ""
-    return f"{short(outcome.folder)} {'would go' if foretold else 'is gone'}, {freed}{kept}"
+    return f"{outcome.name} {'would go' if foretold else 'is gone'}, {freed}{kept}"

@@ -19,6 +19,7 @@ from hearth.download.meter import Progress
 from hearth.download.present import foretell, present, settled, verify
 from hearth.download.request import Patience, Request
 from hearth.errors import HearthError
+from hearth.tags import registry_of
 
 # For a question whose answer can be done without: it is not worth the half minute that a download is.
 _BRIEF = Patience(connect_s=5.0, read_s=10.0, tries=2)
@@ -57,12 +58,12 @@ class _Work:
         return {}
 
     def _one(self, index: int, request: Request) -> Outcome:
-        before = job.state_of(request.folder)
+        before = job.state_of(request)
 
         def tell(progress: Progress) -> None:
             self._record.tell(index, progress)
 
-        made = Outcome(folder=request.folder, before=before)
+        made = Outcome(folder=request.folder, ollama=request.ollama, before=before)
         try:
             if self._record.job.keep and self._record.job.do == "present":
                 kept = self._kept(request, made)
@@ -70,8 +71,11 @@ class _Work:
                     return replace(kept, after=before)
             result = (verify if self._record.job.do == "verified" else present)(request, tell)
         except HearthError as error:
-            return replace(made, failure=str(error), after=job.state_of(request.folder))
-        return replace(made, result=result, after=job.state_of(request.folder))
+            if isinstance(error, UncheckedError) and self._record.job.keep:
+                result = present(replace(request, offline=True), tell)
+                return replace(made, result=result, warning=f"{error}: it is used as it is", after=before)
+            return replace(made, failure=str(error), after=job.state_of(request))
+        return replace(made, result=result, after=job.state_of(request))
 
     def _kept(self, request: Request, made: Outcome) -> Outcome | None:
         """What is there already, also where the hub does not say whether it is current."""
@@ -116,8 +120,8 @@ def foretold(requests: Sequence[Request], *, keep: bool) -> list[Outcome]:
 
 
 def _foretold(request: Request, *, keep: bool) -> Outcome:
-    before = job.state_of(request.folder)
-    made = Outcome(folder=request.folder, before=before, after=before)
+    before = job.state_of(request)
+    made = Outcome(folder=request.folder, ollama=request.ollama, before=before, after=before)
     try:
         try:
             result = foretell(request)
@@ -128,6 +132,8 @@ def _foretold(request: Request, *, keep: bool) -> Outcome:
     except HearthError as error:
         return replace(made, failure=str(error))
     after = job.described(result.commit, result.files, result.bytes_total) if result.changed else before
+    if request.ollama and result.changed:
+        after = f"what {registry_of(request.ollama)} has"
     return replace(made, result=result, after=after)
 
 

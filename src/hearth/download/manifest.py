@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +28,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...]
     extra_files: tuple[ExtraFile, ...]
     source: str
+    ollama: str = ""
 
     @classmethod
     def of(cls, request: Request) -> Asked:
@@ -39,6 +39,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             exclude=request.exclude,
             extra_files=request.extra_files,
             source=request.source,
+            ollama=request.ollama,
         )
 
 
@@ -66,14 +67,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(kept.size for kept in self.files.values())
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's folder as found: no ``manifest`` where Hearth did not bring it; ``partial`` bytes are on their way."""
-
-    folder: str
-    manifest: Manifest | None
-    partial: int
-
-
 def make(request: Request, commit: str, files: dict[str, Kept]) -> Manifest:
     return Manifest(
         schema=SCHEMA,
@@ -87,11 +80,16 @@ def make(request: Request, commit: str, files: dict[str, Kept]) -> Manifest:
 
 def read(folder: Path) -> Manifest | None:
     """The folder's manifest; none where there is none that can be read: then all is looked at anew."""
+    return read_file(folder / MANIFEST)
+
+
+def read_file(path: Path) -> Manifest | None:
+    """The manifest in a file; none where it cannot be read."""
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-        for path in manifest.files:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        for name in manifest.files:
             # Its owner may write it, and root removes what it names.
-            safe(path)
+            safe(name)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, HearthError):
         return None
     return manifest if manifest.schema == SCHEMA else None
@@ -99,7 +97,12 @@ def read(folder: Path) -> Manifest | None:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Raises OSError."""
-    state.replace(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+    write_file(folder / MANIFEST, manifest)
+
+
+def write_file(path: Path, manifest: Manifest) -> None:
+    """Raises OSError."""
+    state.replace(path, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
 
 
 def is_unchanged(folder: Path, path: str, kept: Kept) -> bool:
@@ -116,21 +119,6 @@ def is_intact(folder: Path, manifest: Manifest) -> bool:
     return all(is_unchanged(folder, path, kept) for path, kept in manifest.files.items())
 
 
-def held(root: Path) -> list[Held]:
-    """The models below ``root``, where a model is at ``<family>/<name>``; those under way as well."""
-    folders: dict[Path, int] = {}
-    for path in _children(root):
-        for child in _children(path):
-            if child.name.startswith(".") and child.name.endswith(".partial"):
-                name = child.name.removeprefix(".").removesuffix(".partial")
-                folders[child.with_name(name)] = size_of(child)
-            elif not child.name.startswith("."):
-                folders.setdefault(child, 0)
-    return [
-        Held(folder=str(folder), manifest=read(folder), partial=partial) for folder, partial in sorted(folders.items())
-    ]
-
-
 def size_of(path: Path) -> int:
     """Bytes that the files below ``path`` hold of the disk; a file with two names counts once."""
     seen: dict[tuple[int, int], int] = {}
@@ -140,8 +128,3 @@ def size_of(path: Path) -> int:
                 status = Path(folder, name).lstat()
                 seen[status.st_dev, status.st_ino] = status.st_blocks * 512
     return sum(seen.values())
-
-
-def _children(path: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        yield from (child for child in sorted(path.iterdir()) if child.is_dir())

@@ -13,12 +13,13 @@ import msgspec
 
 from hearth.words import gigabytes, span
 
-Phase = Literal["waiting", "asking", "checking", "fetching", "placing"]
+Phase = Literal["waiting", "starting", "asking", "checking", "fetching", "placing"]
 
 # The rate told is that of the last so many seconds: a figure over the whole run hides a line that went slow.
 _WINDOW_S = 10.0
 _WORDS: dict[Phase, str] = {
     "waiting": "waiting for another process to bring it",
+    "starting": "starting Ollama",
     "asking": "asking for the list of files",
     "checking": "checking what is there",
     "fetching": "fetching",

@@ -113,14 +113,14 @@ class Staging:
         """Put the new tree in place, with its manifest; returns the bytes the old one gave back. Raises OSError."""
         manifest.write(self._new, made)
         own(self._new / MANIFEST, request, _FILE_MODE)
-        _sync(self._new)
+        sync(self._new)
         if not self.folder.exists():
             self._new.rename(self.folder)
-            _sync(self.folder.parent)
+            sync(self.folder.parent)
             return 0
         state.replace(self._marker, str(self._new.stat().st_ino).encode())
         self._exchange()
-        _sync(self.folder.parent)
+        sync(self.folder.parent)
         return self._recover()
 
     def _exchange(self) -> None:
@@ -244,7 +244,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """All that was written to the disk of ``folder`` is there after a power cut (syncfs(2)). Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 
-from hearth.download import manifest, place, plan
+from hearth.download import manifest, ollama, place, plan
+from hearth.download.check import wrong_files
 from hearth.download.errors import DownloadError, UncheckedError, of_disk
-from hearth.download.fetch import at_once, patiently
+from hearth.download.fetch import patiently
 from hearth.download.look import look
 from hearth.download.manifest import Asked, Manifest
 from hearth.download.meter import Meter, Progress, Tell, say_nothing
 from hearth.download.place import Staging
-from hearth.download.plan import File
 from hearth.download.request import Request, Result
 from hearth.download.sources import Sources, local_files
 from hearth.errors import HearthError
@@ -25,6 +24,8 @@ def present(request: Request, tell: Tell = say_nothing) -> Result:
 
     Raises HearthError; the folder is then as it was, and what came is kept for the next call.
     """
+    if request.ollama:
+        return ollama.present(request, tell)
     return _present(request, tell, frozenset())
 
 
@@ -33,12 +34,14 @@ def verify(request: Request, tell: Tell = say_nothing) -> Result:
 
     Asks the hub only where something is wrong. A folder without a manifest is made present. Raises HearthError.
     """
+    if request.ollama:
+        return ollama.verify(request, tell)
     folder = _folder(request)
     known = manifest.read(folder)
     if known is None or known.asked != Asked.of(request):
         return present(request, tell)
     begun = time.monotonic()
-    wrong = _wrong(folder, known, request, tell)
+    wrong = wrong_files(folder, known, request, tell)
     if wrong and request.offline:
         raise DownloadError(
             f"{len(wrong)} of {len(known.files)} files in {folder} are damaged or gone ({', '.join(wrong[:3])}): "
@@ -55,6 +58,8 @@ def settled(request: Request, *, ask: bool = False) -> Result | None:
     With ``ask``, the hub may be asked what the revision is now. Raises HearthError; UncheckedError where all is there
     but the hub does not say whether it is current.
     """
+    if request.ollama:
+        return ollama.settled(request)
     begun = time.monotonic()
     folder = _folder(request)
     if Staging(folder).path.exists():
@@ -71,6 +76,8 @@ def foretell(request: Request, tell: Tell = say_nothing) -> Result:
 
     Raises HearthError, also where there is no room for it.
     """
+    if request.ollama:
+        return ollama.foretell(request)
     from hearth.download.bring import assert_room, plan_files, still_missing
 
     begun = time.monotonic()
@@ -186,14 +193,3 @@ def _unchanged(known: Manifest, begun: float) -> Result:
         bytes_total=known.bytes_total,
         seconds=round(time.monotonic() - begun, 3),
     )
-
-
-def _wrong(folder: Path, known: Manifest, request: Request, tell: Tell) -> list[str]:
-    from hearth.download.bring import check_file
-
-    meter = Meter("checking", known.bytes_total, len(known.files))
-    files = [File(path=path, size=kept.size, digest=kept.digest) for path, kept in known.files.items()]
-    tasks = [functools.partial(check_file, folder, file, meter) for file in files]
-    return [
-        file.path for file, right in zip(files, at_once(tasks, request.workers, meter, tell), strict=True) if not right
-    ]

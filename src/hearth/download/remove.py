@@ -7,23 +7,27 @@ import shutil
 import time
 from pathlib import Path
 
-from hearth.download import manifest, place
+from hearth.download import manifest, ollama, place
 from hearth.download.errors import DownloadError, of_disk
+from hearth.download.held import held
 from hearth.download.meter import say_nothing
 from hearth.download.place import Staging
 from hearth.download.plan import MANIFEST
-from hearth.download.request import Result
+from hearth.download.request import Request, Result
+from hearth.download.store import Store, below
 from hearth.errors import BusyError
 
 
-def absent(folder: str, *, foretell: bool = False) -> Result:
+def absent(request: Request, *, foretell: bool = False) -> Result:
     """Remove a model, and what is on its way to be one. What somebody else put into its folder stays.
 
     The caller sees to it that no engine uses it. Raises BusyError while another process brings it, DownloadError for a
     folder that has no manifest: whose it is, only its owner knows.
     """
+    if request.ollama:
+        return ollama.absent(request, foretell=foretell)
     begun = time.monotonic()
-    path = Path(folder).resolve()
+    path = Path(request.folder).resolve()
     staging = Staging(path)
     if not path.exists() and not staging.path.exists():
         return Result(changed=False)
@@ -60,15 +64,16 @@ def absent(folder: str, *, foretell: bool = False) -> Result:
 def prune(root: str, *, foretell: bool = False) -> Result:
     """Remove what interrupted downloads left below ``root``, where models are at ``<family>/<name>``.
 
-    What is under way is left alone, and in ``kept``. Raises DownloadError.
+    Of Ollama's stores also the blobs that no model needs any more, as after a tag moved. What is under way is left
+    alone, and in ``kept``. Raises DownloadError.
     """
     begun = time.monotonic()
     freed = 0
     kept = []
     pruned = []
-    for one in manifest.held(Path(root)):
+    for one in held(root):
         staging = Staging(Path(one.folder))
-        if not staging.path.is_dir():
+        if one.is_store or not staging.path.is_dir():
             continue
         if foretell:
             freed += one.partial
@@ -83,10 +88,42 @@ def prune(root: str, *, foretell: bool = False) -> Result:
             kept.append(one.folder)
         except OSError as error:
             raise of_disk(error, staging.path) from None
+    stores = [_prune_store(store, foretell=foretell) for store in below(Path(root))]
+    unnamed = sum(one.unnamed for one in stores)
     return Result(
-        changed=bool(pruned),
-        freed=freed,
-        files=len(pruned),
-        kept=tuple(kept),
+        changed=bool(pruned or unnamed or any(one.files for one in stores)),
+        freed=freed + sum(one.freed for one in stores),
+        files=len(pruned) + sum(one.files for one in stores),
+        kept=(*kept, *(path for one in stores for path in one.kept)),
+        unnamed=unnamed,
         seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+def _prune_store(store: Store, *, foretell: bool) -> Result:
+    try:
+        if foretell:
+            return _pruned(store)
+        with store.locked(0.0, say_nothing):
+            # A pull by hand, in the container of an engine, knows no lock of ours.
+            if store.in_use([path for paths in store.partial().values() for path in paths]):
+                return Result(changed=False, kept=(str(store.path),))
+            found = _pruned(store)
+            for path in store.useless():
+                path.unlink(missing_ok=True)
+            return found
+    except BusyError:
+        return Result(changed=False, kept=(str(store.path),))
+    except OSError as error:
+        raise of_disk(error, store.path) from None
+
+
+def _pruned(store: Store) -> Result:
+    """What goes of a store. Raises OSError."""
+    gone = store.useless()
+    return Result(
+        changed=bool(gone),
+        files=len(store.partial()),
+        unnamed=len(store.unnamed()),
+        freed=sum(path.lstat().st_blocks * 512 for path in gone),
     )

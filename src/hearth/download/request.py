@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import msgspec
 
 HUB = "https://huggingface.co"
@@ -32,6 +34,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_max_s: float = 600.0
     # Without a byte for so long, Xet is switched off for the rest of the run.
     xet_stall_s: float = 30.0
+    # Ollama itself tries a part again that got nothing for 30 s (its server/download.go): this leaves it three tries.
+    ollama_stall_s: float = 120.0
+    # For Ollama's server to listen, without a model.
+    ollama_start_s: float = 60.0
     # For another process that brings the same model.
     lock_s: float = 7 * 24 * 3600.0
 
@@ -42,6 +48,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     From a hub or a mirror (``repo``), from a folder of this machine (``source``), or from plain URLs (``extra_files``
     alone, or beside one of the others). ``token_file`` names a file: the token itself is never in a request. ``uid``
     and ``gid`` own what is brought; -1 leaves the owner as it is. ``reserve_bytes`` stay free on the disk.
+
+    From Ollama's registry: ``ollama`` is its tag, ``folder`` the store that it shares with others, ``image`` the one to
+    run Ollama from. With ``refresh``, Ollama is asked whether the tag moved also where it is in the store. ``names``
+    are those that engines gave it.
     """
 
     folder: str
@@ -51,6 +61,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     extra_files: tuple[ExtraFile, ...] = ()
     source: str = ""
+    ollama: str = ""
+    image: str = ""
+    names: tuple[str, ...] = ()
+    refresh: bool = False
     endpoint: str = HUB
     token_file: str = ""
     offline: bool = False
@@ -61,6 +75,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     xet: bool = True
     patience: Patience = Patience()
 
+    @property
+    def name(self) -> str:
+        """As a person calls it: family and name, or Ollama's tag."""
+        return self.ollama or "/".join(PurePosixPath(self.folder).parts[-2:])
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What was done, or would be.
@@ -68,7 +87,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ``files`` and ``bytes_total`` are of the whole model, ``bytes_fetched`` came over the network (foretold: would
     come), ``rate`` is bytes a second of what was fetched, ``freed`` bytes. ``fetched`` names the files that were
     missing or wrong, ``kept`` what was left though it was asked to go. ``verified`` is false where a folder had to be
-    taken as it is: offline, and without a manifest.
+    taken as it is: offline, and without a manifest. ``unnamed`` counts blobs of Ollama's store that no model needs.
     """
 
     changed: bool
@@ -82,3 +101,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     fetched: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     verified: bool = True
+    unnamed: int = 0

@@ -23,6 +23,7 @@ from hearth.admission import holders
 from hearth.contract import Engine
 from hearth.engines import images
 from hearth.errors import EmptyAnswerError, EngineFailedError
+from hearth.loopback import session
 
 # Readiness is to be noticed within 100 ms; one probe costs about 2 ms (measured on loopback).
 INTERVAL_S = 0.05
@@ -36,13 +37,6 @@ _FIRST_TIMEOUT_S = 0.2
 # No try may be longer: the end of the process is looked for between two of them.
 _LAST_TIMEOUT_S = 1.0
 _OK = 200
-
-
-def session() -> requests.Session:
-    """A session for the box's own engines: a proxy or a .netrc of the environment has no part in it."""
-    made = requests.Session()
-    made.trust_env = False
-    return made
 
 
 def _headers(key: str) -> dict[str, str]:

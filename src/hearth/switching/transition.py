@@ -25,13 +25,12 @@ from hearth.errors import (
     SystemdGoneError,
     UnwantedError,
 )
+from hearth.loopback import session
 from hearth.switching import hold
 from hearth.switching.progress import Phase, Progress, Tell
 
 # Beyond the engine's own time: docker's container removal and systemd's bookkeeping.
 _MARGIN_S = 30.0
-# The first start of an Ollama model fetches it, and ends by itself where nothing moves any more (engines.ollama).
-_PULL_S = 86_400.0
 # A download ends by itself where nothing comes any more (hearth.download); a large model on a slow line takes days.
 FETCH_S = 30 * 86_400.0
 # What has no signal is asked for this often while it is waited for.
@@ -90,7 +89,7 @@ def is_sick(engine: Engine, state: UnitState, key: str) -> bool:
         # Still loading: systemd's own readiness check decides, not we.
         return False
     try:
-        with probe.session() as client:
+        with session() as client:
             if not probe.is_healthy(engine, client):
                 return True
         probe.assert_serves(engine, key)
@@ -292,7 +291,8 @@ async def start(hand: Hand, engine: Engine, timeout_s: float = 0.0, *, ask: bool
     begun = time.monotonic()
     limit_s = engine.start_timeout_s + admit.longest_wait_s(hand.contract, engine) + _MARGIN_S
     if engine.engine == "ollama":
-        limit_s += engine.start_timeout_s + _PULL_S
+        # As long to listen as to load.
+        limit_s += engine.start_timeout_s
     expected_s = hand.host.ledger.need(engine).load_s
     job = asyncio.ensure_future(hand.systemd.start(engine.unit, timeout_s or limit_s))
     try:

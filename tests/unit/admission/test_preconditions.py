@@ -41,7 +41,34 @@ def test_an_ollama_without_its_store_is_refused_with_the_play_that_makes_it(make
     assert str(caught.value) == "engine scout: Ollama's store /nonexistent is missing; run site.yml again"
 
 
-def test_an_ollama_may_start_with_an_empty_store(make_engine: MakeEngine, tmp_path: Path, free_port: int) -> None:
+def test_an_ollama_without_its_model_is_refused_with_what_brings_it(make_engine: MakeEngine, tmp_path: Path) -> None:
+    with pytest.raises(EngineFailedError) as caught:
+        admit.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path)))
+
+    assert str(caught.value) == (
+        f"engine scout: qwen3:0.6b is not in Ollama's store {tmp_path}; run site.yml, or playbooks/models.yml -e "
+        "do=add -e model=scout"
+    )
+
+
+def test_an_ollama_may_start_with_a_model_that_somebody_pulled(
+    make_engine: MakeEngine, tmp_path: Path, free_port: int
+) -> None:
+    name = tmp_path / "manifests/registry.ollama.ai/library/qwen3/0.6b"
+    name.parent.mkdir(parents=True)
+    name.touch()
+
+    admit.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path), port=free_port))
+
+
+def test_a_store_that_may_not_be_looked_at_is_left_to_the_unit(
+    make_engine: MakeEngine, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
     admit.preconditions(make_engine(engine="ollama", tag="qwen3:0.6b", model_path=str(tmp_path), port=free_port))
 
 
