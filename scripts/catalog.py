@@ -20,7 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _fields  # noqa: E402
+from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _fields, _recipes  # noqa: E402
 
 Document = dict[str, Any]
 
@@ -35,6 +35,17 @@ def _read() -> tuple[dict[str, Document], dict[str, Document], list[str]]:
             except yaml.YAMLError as error:
                 mistakes.append(f"catalog/{kind}/{path.name}: {' '.join(str(error).split())}")
     return documents["models"], documents["images"], mistakes
+
+
+def _read_recipes() -> tuple[dict[str, str], list[str]]:
+    """What each recipe of the catalog makes."""
+    made, mistakes = {}, []
+    for path in sorted(_recipes.FOLDER.glob("*/Dockerfile")):
+        try:
+            made[path.parent.name] = _recipes.read(path.parent).ref
+        except _recipes.RecipeError as error:
+            mistakes.append(str(error).removeprefix(f"{ROOT}/"))
+    return made, mistakes
 
 
 def _line(file: Path, keys: tuple[str, ...]) -> int:
@@ -65,6 +76,8 @@ def _place(error: _fields.FieldError) -> str:
 def check() -> list[str]:
     """The mistakes, a line each."""
     models, images, mistakes = _read()
+    recipes, more = _read_recipes()
+    mistakes += more
     good: dict[str, dict[str, Document]] = {"models": {}, "images": {}}
     for kind, table, entries in (("models", _fields.MODEL, models), ("images", _fields.IMAGE, images)):
         for name, data in entries.items():
@@ -75,7 +88,7 @@ def check() -> list[str]:
             else:
                 good[kind][name] = data
     try:
-        _catalog.check_catalog(**good)
+        _catalog.check_catalog(**good, recipes=recipes)
     except _fields.FieldError as error:
         mistakes.append(_place(error))
     return mistakes
@@ -84,7 +97,7 @@ def check() -> list[str]:
 def derived() -> dict[str, str]:
     """The text of every derived file, by its path."""
     models, images, _ = _read()
-    catalog = _catalog.check_catalog(models, images)
+    catalog = _catalog.check_catalog(models, images, _read_recipes()[0])
     schemas = {"model": (_fields.MODEL, "A model of the catalog"), "image": (_fields.IMAGE, "An image of the catalog")}
     texts = {
         f"catalog/{name}.schema.json": json.dumps(_fields.json_schema(table, title), indent=2) + "\n"

@@ -28,15 +28,32 @@ lock() {
         --custom-compile-command 'make lock' "${@:3}" --output-file "$2" "$1" >/dev/null
 }
 
+# For the images that are built on a Spark: one platform (glibc of Ubuntu 24.04), and wheels only, so that no package's own script runs.
+lock_recipe() {
+    local folder=catalog/recipes/$1
+    echo "lock.sh: $folder/$2.in -> $folder/$2.txt"
+    "$uv" pip compile --no-config --quiet --default-index https://pypi.org/simple \
+        --python-platform aarch64-manylinux_2_39 --python-version 3.12 --only-binary :all: \
+        --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' "${@:3}" \
+        --output-file "$folder/$2.txt" "$folder/$2.in" >/dev/null
+}
+
 lock requirements/uv.in requirements/uv.txt "$@"
 lock requirements/dev.in requirements/dev.txt "$@"
 lock roles/runtime/files/requirements.in roles/runtime/files/requirements.txt "$@"
 lock requirements/engines.in requirements/engines.txt \
     --overrides requirements/engines.overrides.txt --excludes requirements/engines.excludes.txt "$@"
 lock requirements/engines-nodeps.in requirements/engines-nodeps.txt --no-deps "$@"
+lock_recipe vllm-sm121 requirements --no-emit-package vllm "$@"
+lock_recipe vllm-sm121 build "$@"
+then_was=2026-02-15
+lock_recipe vllm-mxfp4 requirements --no-emit-package vllm --no-emit-package torch --no-emit-package torchvision \
+    --no-emit-package torchaudio --excludes catalog/recipes/vllm-mxfp4/excludes.txt --exclude-newer $then_was \
+    --exclude-newer-package fastsafetensors=2026-06-10 "$@"
+lock_recipe vllm-mxfp4 build --exclude-newer $then_was "$@"
 
 if grep -nE '^ *(-f|--find-links|--index-url|--extra-index-url)|file:| @ ' \
-    requirements/*.txt roles/runtime/files/requirements.txt; then
+    requirements/*.txt roles/runtime/files/requirements.txt catalog/recipes/*/{requirements,build}.txt; then
     echo "lock.sh: a lock file names an index or a place of this machine (lines above): remove it and lock again." >&2
     exit 1
 fi

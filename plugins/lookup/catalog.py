@@ -38,6 +38,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.hearth.spark.plugins.module_utils import _recipes
 from ansible_collections.hearth.spark.plugins.module_utils._catalog import check_catalog
 from ansible_collections.hearth.spark.plugins.module_utils._fields import FieldError
 
@@ -47,9 +48,19 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """The documents of the folder by kind and name, unchecked. Raises AnsibleError for what is no YAML."""
-    documents: dict[str, dict[str, Any]] = {"models": {}, "images": {}}
-    for kind, entries in documents.items():
+    """The documents of the folder by kind and name, unchecked, and the images that its recipes make.
+
+    Raises AnsibleError for what is no YAML or no recipe.
+    """
+    documents: dict[str, dict[str, Any]] = {"models": {}, "images": {}, "recipes": {}}
+    for path in sorted((folder / "recipes").glob("*/Dockerfile")):
+        try:
+            recipe = _recipes.read(path.parent)
+        except _recipes.RecipeError as error:
+            raise AnsibleError(str(error)) from error
+        documents["recipes"][recipe.name] = recipe.ref
+    for kind in ("models", "images"):
+        entries = documents[kind]
         for path in sorted((folder / kind).glob("*.yml")):
             try:
                 entries[path.stem] = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - safe

@@ -57,14 +57,20 @@ class Catalog:
     images: Mapping[str, Mapping[str, Any]]
 
 
-def check_catalog(models: Mapping[str, Any], images: Mapping[str, Any]) -> Catalog:
+def check_catalog(
+    models: Mapping[str, Any], images: Mapping[str, Any], recipes: Mapping[str, str] | None = None
+) -> Catalog:
     """Check every entry, and what they say of each other.
 
-    Raises FieldError; its path begins with the file, such as ``models/scout.yml``.
+    ``recipes``: by their names, the references of the images that they make. Raises FieldError; its path begins with
+    the file, such as ``models/scout.yml``.
     """
     checked = Catalog(
         models={name: _entry("models", name, MODEL, data) for name, data in models.items()},
-        images={name: _entry("images", name, IMAGE, data) for name, data in images.items()},
+        images={
+            name: check_image((_file("images", name),), _entry("images", name, IMAGE, data), recipes or {})
+            for name, data in images.items()
+        },
     )
     names: dict[str, str] = {name: name for name in checked.models}
     for name, model in checked.models.items():
@@ -94,6 +100,20 @@ def _entry(kind: str, name: str, table: Any, data: Any) -> Mapping[str, Any]:
     if not re.fullmatch(NAME, name) or name == "none":
         raise FieldError(path, "its name is made of a-z, 0-9, '.', '_' and '-', is at most 63 long, and not 'none'")
     return check(table, data, path)
+
+
+def check_image(path: tuple[str, ...], image: Mapping[str, Any], recipes: Mapping[str, str]) -> Mapping[str, Any]:
+    """The image with its reference, which is made from the recipe where it is built. Raises FieldError."""
+    if not image["build"]:
+        if not image["ref"]:
+            raise FieldError((*path, "ref"), "is required, or build")
+        return image
+    for field in ("ref", "digest"):
+        if image[field]:
+            raise FieldError((*path, field), "cannot be said of an image that is built: leave it or build out")
+    if image["build"] not in recipes:
+        raise FieldError((*path, "build"), f"there is no recipe {image['build']!r} in catalog/recipes")
+    return {**image, "ref": recipes[image["build"]]}
 
 
 def check_model(path: tuple[str, ...], model: Mapping[str, Any], image: Mapping[str, Any] | None) -> None:

@@ -157,7 +157,7 @@ MODEL: dict[str, Field] = {
 
 IMAGE: dict[str, Field] = {
     "engine": _text("The engine in it.", choices=ENGINES, required=True),
-    "ref": _text("Registry reference.", r"[A-Za-z0-9][\w./:-]*", required=True),
+    "ref": _text("Registry reference; one of it and build.", r"[A-Za-z0-9][\w./:-]*"),
     "digest": _text("Digest of the image.", _DIGEST),
     "architectures": Field(
         kind="texts", about="Architectures it exists for.", choices=("arm64", "amd64"), required=True
@@ -168,7 +168,10 @@ IMAGE: dict[str, Field] = {
     "keep_entrypoint": Field(
         kind="bool", about="Its own entrypoint prepares the engine and has to run first.", default=False
     ),
-    "build": _text("Recipe of ours that makes it."),
+    "build": _text(
+        "Recipe that makes it on the box: a name in catalog/recipes, or the path of a folder on the controller.",
+        r"[^\x00-\x1f\x7f]+",
+    ),
     "fork": _text("Fork whose own flags it knows.", NAME),
     "known_failures": Field(kind="texts", about="What fails with it.", pattern=_LINE, default=()),
     "sources": Field(kind="texts", about="Where all this is from.", pattern=_LINE, default=()),

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from ansible_collections.hearth.spark.plugins.lookup import catalog as lookup
 from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _engines
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +27,7 @@ VENV = ROOT / ".cache" / "engines" / "venv"
 LLAMA_IMAGE = "hearth-lab/llama"
 
 
-def load(folder: str) -> dict[str, Any]:
-    files = sorted((ROOT / "catalog" / folder).glob("*.yml"))
-    return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
-
-
-CATALOG = _catalog.check_catalog(load("models"), load("images"))
+CATALOG = _catalog.check_catalog(**lookup.read())
 FORK_FLAGS: Mapping[str, Mapping[str, Any]] = yaml.safe_load(
     Path(__file__).with_name("fork_flags.yml").read_text(encoding="utf-8")
 )

@@ -266,7 +266,7 @@ def test_what_starts_at_boot_has_to_fit_side_by_side() -> None:
     ("images", "sentence"),
     [
         ({"llama": {"digst": "x"}}, "engines_images.llama.digst: unknown field; known: architectures, "),
-        ({"mine": {"engine": "vllm"}}, "engines_images.mine.ref: is required"),
+        ({"mine": {"engine": "vllm", "architectures": []}}, "engines_images.mine.ref: is required, or build"),
         ({"Mine": {}}, "engines_images.Mine: an image's name is made of a-z, 0-9, '.', '_' and '-'"),
         ({"llama": {"digest": "sha256:0"}}, "engines_images.llama.digest: is not well formed"),
         ({"llama": 5}, "engines_images.llama: must be a mapping of fields, is 5"),
