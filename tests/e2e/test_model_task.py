@@ -205,7 +205,7 @@ def test_the_token_is_in_one_file_of_root_and_nowhere_else(
     path = book(repo="me/model", token=TOKEN)
     play = threading.Thread(target=lambda: runs.append(box.play(path, "-vvv")))
     play.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not (ident := box.out(UNITS)) or not hub.script.asked("weights.gguf"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
