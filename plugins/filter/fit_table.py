@@ -73,32 +73,36 @@ def fit_table(
         known = {**models, **_complete.laid_over(own or {}, _catalog.Catalog(models=models, images={}))}
     except _complete.ResolveError as error:
         return [f"{error}."]
-    folders = {one["path"]: one for one in held}
+    folders = {(one["path"], one["ollama"]): one for one in held}
     there: list[str] = []
     fits: list[str] = []
     does_not: list[str] = []
     named = set()
     for name, model in sorted(known.items()):
         no = _catalog.refusal(model, float(total_gib), floor) is not None
-        folder = folders.get(_downloads.folder(root, name, model)) if model["engine"] != "ollama" else None
+        folder = folders.get((_downloads.folder(root, name, model), _tag(model)))
         notes = [] if model["status"]["is"] == "experimental" else [model["status"]["is"]]
         notes += [f"{model['nodes']} Sparks"] if model["nodes"] > 1 else []
         notes += ["in engines_models"] if name in (own or {}) else []
         if folder:
-            named.add(folder["path"])
+            named.add((folder["path"], folder["ollama"]))
             notes += _notes(folder, name)
         disk = (_disk(folder) if folder else " " * 10) if held else ""
         # Short enough for a terminal: Ansible would break a longer line in two.
         said = f"{'no' if no else 'yes':<4}{_catalog.need_gib(model):>4.0f} GiB  {disk}{model['engine']:<10}{name}"
         lines = there if folder else does_not if no else fits
         lines.append(said + (f" ({', '.join(notes)})" if notes else ""))
-    for path, folder in sorted(folders.items()):
-        if path not in named:
-            name = "/".join(path.split("/")[-2:])
+    for key, folder in sorted(folders.items()):
+        if key not in named:
+            what = folder["ollama"] or "/".join(folder["path"].split("/")[-2:])
             there.append(
-                f"{'':<14}{_disk(folder)}{'':<10}{name} ({', '.join([*_notes(folder, ''), 'no known model'])})"
+                f"{'':<14}{_disk(folder)}{'':<10}{what} ({', '.join([*_notes(folder, ''), 'no known model'])})"
             )
     return there + fits + does_not
+
+
+def _tag(model: Mapping[str, Any]) -> str:
+    return model["ollama"] if model["engine"] == "ollama" else ""
 
 
 def _disk(folder: Mapping[str, Any]) -> str:

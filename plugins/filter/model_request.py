@@ -28,6 +28,10 @@ options:
     description: The model.
     type: str
     required: true
+  images:
+    description: Images beside or over those of the catalog, by name; one of them is what Ollama is run from.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -51,11 +55,14 @@ from typing import Any
 from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _complete, _downloads
 
 
-def model_request(models: Any, catalog: Mapping[str, Any], root: str, name: str) -> dict[str, Any]:
+def model_request(
+    models: Any, catalog: Mapping[str, Any], root: str, name: str, images: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """See DOCUMENTATION."""
     known = {**dict.fromkeys(catalog["models"]), **(models or {})}
     try:
-        fields = _complete.laid_over(known, _catalog.Catalog(**catalog))
+        given = _catalog.Catalog(**catalog)
+        fields = _complete.laid_over(known, given)
         names = {alias: own for own, model in fields.items() for alias in (*model["aliases"], own)}
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
@@ -63,7 +70,9 @@ def model_request(models: Any, catalog: Mapping[str, Any], root: str, name: str)
             return {"refused": f"model: there is no {name!r} in engines_models or in the catalog; {hint}"}
         own = names[name]
         shared = {one: model for one, model in fields.items() if one == own or one in (models or {})}
-        return {"refused": "", "name": own, "request": _downloads.plan_one(shared, root, own).request()}
+        # Nothing but Ollama has to run for its models to be brought.
+        refs = {own: _complete.image_of(own, fields[own], images or {}, given)} if fields[own]["ollama"] else {}
+        return {"refused": "", "name": own, "request": _downloads.plan_one(shared, root, own, refs).request()}
     except (_complete.ResolveError, _downloads.DownloadError) as error:
         return {"refused": f"{error}."}
 

@@ -196,6 +196,26 @@ class TestModelRequest:
 
         assert model_request(own, KNOWN, ROOT, "a")["request"]["include"] == ["a*", "b*"]
 
+    def test_of_ollama_it_has_what_it_is_run_from_and_the_names_that_engines_give(self) -> None:
+        assert model_request({}, KNOWN, ROOT, "helper")["request"] == {
+            "path": "/home/spark/ai/models/ollama",
+            "ollama": "qwen3:0.6b",
+            "image": "ollama/ollama:1",
+            "names": ["helper"],
+        }
+
+    def test_what_the_inventory_says_of_the_image_counts(self) -> None:
+        own = {"ollama": {"digest": "sha256:" + "1" * 64}}
+
+        asked = model_request({}, KNOWN, ROOT, "helper", images=own)["request"]
+
+        assert asked["image"] == "ollama/ollama@sha256:" + "1" * 64
+
+    def test_an_image_that_nobody_knows_is_told(self) -> None:
+        own = {"helper": {"image": "olama"}}
+
+        assert model_request(own, KNOWN, ROOT, "helper")["refused"].startswith("engines_models.helper.image: ")
+
     @pytest.mark.parametrize(
         ("name", "sentence"),
         [

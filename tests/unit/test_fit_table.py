@@ -15,6 +15,7 @@ ROOT = "/home/spark/ai"
 def held(path: str, **fields: Any) -> dict[str, Any]:
     complete: dict[str, Any] = {
         "path": f"{ROOT}/models/{path}",
+        "ollama": "",
         "repo": "me/it",
         "commit": "b968826d9c46dd60",
         "bytes_total": 16_400_000_000,
@@ -63,6 +64,18 @@ def test_a_folder_of_no_known_model_is_told() -> None:
     assert lines(held("old/llama"))[0] == (
         "               16.4 GB            old/llama (commit b968826d, no known model)"
     )
+
+
+def test_models_in_ollamas_store_are_told_by_their_tags_and_all_else_in_it_as_one() -> None:
+    known = held("ollama", ollama="qwen3:0.6b", bytes_total=520_000_000, running=["helper"])
+    other = held("ollama", ollama="phi:latest", bytes_total=2_000_000_000)
+    rest = held("ollama", commit="", bytes_total=1_000_000_000, partial=500_000_000)
+
+    assert lines(known, other, rest)[:3] == [
+        "yes    1 GiB    0.5 GB  ollama    helper (commit b968826d, runs)",
+        "                1.5 GB            models/ollama (brought by hand, a download did not end, no known model)",
+        "                2.0 GB            phi:latest (commit b968826d, no known model)",
+    ]
 
 
 def test_a_mistake_in_the_inventory_is_all_that_is_told() -> None:
