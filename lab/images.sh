@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# images.sh [vllm]: the lab's images, hearth-lab/box, hearth-lab/llama and hearth-lab/registry. With the word vllm also
-# hearth-lab/vllm, which is large and which only the scenario of that name needs.
+# images.sh [vllm]: the lab's images, hearth-lab/box, llama, ollama and registry. With the word vllm also hearth-lab/vllm,
+# which is large and which only the scenario of that name needs.
 #
 # Their Debian bases are pulled where a registry answers, and made with debootstrap where none does. What comes
 # on top is the same Dockerfile for both. An image carries a hash of its recipe and is built again when that changes.
@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # image = its context folder below lab/, and the Debian suite below it
-IMAGES=(box:trixie registry:trixie llama:forky)
+IMAGES=(box:trixie registry:trixie llama:forky ollama:trixie)
 VLLM_NEEDED_GB=8
 case ${1:-} in
   '') ;;
@@ -19,10 +19,11 @@ case ${1:-} in
 esac
 PULL_ANSWER_SECONDS=${LAB_PULL_ANSWER_SECONDS:-20}
 
-# What an image is built from beside its folder: for vLLM the locks, and the certificate authorities of this machine,
-# without which PyPI cannot be reached where a proxy has its own.
+# What an image is built from beside its folder: for the Ollama that is played the program that plays it; for vLLM the
+# locks, and the certificate authorities of this machine, without which PyPI cannot be reached where a proxy has its own.
 more_of() { # folder
   local file
+  if [ "$1" = ollama ]; then printf '%s\n' "${HEARTH_ROOT}"/tests/unit/ollama_{server,on_disk}.py; fi
   if [ "$1" != vllm ]; then return 0; fi
   for file in "${HEARTH_ROOT}"/requirements/{engines,uv}.txt /usr/local/share/ca-certificates/*.crt; do
     if [ -e "${file}" ]; then echo "${file}"; fi

@@ -109,7 +109,7 @@ push() { # image repository registry-id about
 # What this registry really has: an image that was pushed to an earlier one is not told of.
 write_facts() { # registry-id
   local pair file seen lines=()
-  for pair in llama_image=llama.cpp vllm_image=vllm-cpu; do
+  for pair in llama_image=llama.cpp ollama_image=ollama vllm_image=vllm-cpu; do
     file=${PUSHED}/${pair#*=}
     if [ ! -e "${file}" ]; then continue; fi
     read -ra seen <"${file}"
@@ -131,6 +131,7 @@ up() { # [vllm]
   container
   id=$(docker container inspect --format '{{.Id}}' "${NAME}")
   push hearth-lab/llama:latest llama.cpp "${id}" "a few seconds"
+  push hearth-lab/ollama:latest ollama "${id}" "a few seconds"
   case ${1:-} in
     '') ;;
     vllm) push hearth-lab/vllm:latest vllm-cpu "${id}" "about a minute" ;;
