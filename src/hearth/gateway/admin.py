@@ -12,10 +12,10 @@ import msgspec
 
 from hearth.contract import Engine
 from hearth.gateway import metrics, routing
-from hearth.gateway.app import EVENTS, App, demand
+from hearth.gateway.app import App, demand
 from hearth.gateway.events import Bulletin
 from hearth.gateway.keys import Key
-from hearth.gateway.replies import JSON, Refusal
+from hearth.gateway.replies import EVENTS, JSON, Refusal
 from hearth.gateway.scheduler.events import AdminUnload
 from hearth.gateway.wire import Exchange
 
@@ -121,15 +121,15 @@ class Admin:
         now = self._loop.time()
         return [
             {
-                "id": exchange.id,
-                "model": engine.name,
-                "key": key,
-                "path": exchange.path,
-                "seconds": round(now - exchange.begun, 3),
-                "waiting": not exchange.source,
-                "bytes_out": exchange.bytes_out,
+                "id": call.exchange.id,
+                "model": call.model,
+                "key": call.key.name,
+                "path": call.exchange.path,
+                "seconds": round(now - call.exchange.begun, 3),
+                "waiting": not call.exchange.source,
+                "bytes_out": call.exchange.bytes_out,
             }
-            for exchange, engine, key in self._app.under_way.values()
+            for call in self._app.under_way.values()
         ]
 
     async def _metrics(self) -> bytes:
@@ -171,7 +171,7 @@ class Admin:
         if found is None:
             sentence = f"No request {request[:100]} is under way: GET /api/requests lists all."
             raise Refusal(404, "request_not_found", sentence)
-        found[0].cut(_CANCELLED)
+        found.exchange.cut(_CANCELLED)
         _reply(exchange, {"cancelled": request})
 
     async def _model(self, exchange: Exchange, rest: str) -> None:

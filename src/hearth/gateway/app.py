@@ -1,33 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a request: its key, its model, its turn, and its way to the engine and back."""
+"""What becomes of a request: its key, and whether it is for an engine, for the administrator, or for neither."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+import msgspec
 
 from hearth.contract import Engine
 from hearth.errors import KeysError
-from hearth.gateway import keys, routing
-from hearth.gateway.conductor import CUT, Conductor, Turn
+from hearth.gateway import keys
+from hearth.gateway.call import Call
+from hearth.gateway.conductor import Conductor
 from hearth.gateway.engines import Engines
 from hearth.gateway.keys import Key, Keyring
 from hearth.gateway.limits import Limiter
 from hearth.gateway.metrics import Metrics
-from hearth.gateway.relay import Target, relay
 from hearth.gateway.replies import JSON, Refusal
 from hearth.gateway.settings import Settings
 from hearth.gateway.wire import Exchange, Pool
+from hearth.gateway.wire.head import Head
 
 # Who comes by the box's own socket, whose rights are those of its file, and everybody where no key is asked for.
 LOCAL = Key(name="local", sha256="0" * 64, scopes=("models", "admin"))
 NOBODY = Key(name="anonymous", sha256="0" * 64, scopes=("models",))
-# The client left before its answer was complete; nginx's number for that, seen by nobody but the metrics.
-_CLIENT_LEFT = 499
-EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
-_WAIT = re.compile(rb"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 _PAGE_S = 2.0
 # Engines serve these beside /v1.
 _BARE = frozenset({"/tokenize", "/detokenize", "/rerank", "/score", "/v2/rerank", "/pooling", "/classify"})
@@ -50,144 +49,54 @@ class App:
         self.conductor = conductor
         self.metrics = metrics
         self.pool = Pool()
-        self.admin: Callable[[Exchange, Key], Awaitable[None]] | None = None
+        self.limiter = Limiter()
+        self.loop = asyncio.get_running_loop()
+        # Only engines that are told a key check one; the others ignore it.
+        self.auth = ((b"authorization", b"Bearer " + engines_key.encode()),) if engines_key else ()
+        self.admin: Callable[[Exchange, Key], Coroutine[Any, Any, None]] | None = None
+        # Those that wait for an engine or are at one, by request.
+        self.under_way: dict[str, Call] = {}
         self._keyring = keyring
-        self._limiter = Limiter()
-        self._auth = ((b"authorization", b"Bearer " + engines_key.encode()),) if engines_key else ()
-        self._loop = asyncio.get_running_loop()
-        # The exchanges of models under way: by request, with the engine and the name of the key.
-        self.under_way: dict[str, tuple[Exchange, Engine, str]] = {}
 
     # The two ways in
 
-    async def lan(self, exchange: Exchange) -> None:
+    def lan(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """A request from the network: nothing happens before its key is looked at."""
-        await self._serve(exchange, self._key)
+        return self._serve(exchange, None)
 
-    async def local(self, exchange: Exchange) -> None:
+    def local(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         """A request by the box's own socket."""
-        await self._serve(exchange, lambda _: LOCAL)
+        return self._serve(exchange, LOCAL)
 
-    def _key(self, exchange: Exchange) -> Key:
+    def _serve(self, exchange: Exchange, key: Key | None) -> Coroutine[Any, Any, None] | None:
+        said = exchange.head.once(_said)
+        if said.place == "health":
+            exchange.respond(200, (JSON,), b'{"status":"ok"}')
+            return None
+        if key is None:
+            key = self._key(said.sha256)
+        if said.place == "engines":
+            demand(key, "models")
+            return Call(self, exchange, key).begin()
+        return self.admin(exchange, key) if self.admin is not None else None
+
+    def _key(self, sha256: bytes) -> Key:
         if self.settings.open:
             return NOBODY
-        secret = keys.secret_in(exchange.headers.get)
         try:
-            key = self._keyring.find(secret) if secret else None
+            key = self._keyring.of(sha256) if sha256 else None
         except KeysError:
             raise Refusal(
                 503, "keys_unreadable", "The gateway cannot read its keys, so it lets nobody in: its journal says why."
             ) from None
         if key is None:
-            sentence = "This key is not known here." if secret else "A key is needed: Authorization: Bearer <key>."
+            sentence = "This key is not known here." if sha256 else "A key is needed: Authorization: Bearer <key>."
             raise Refusal(401, "invalid_api_key", sentence, headers=((b"www-authenticate", b"Bearer"),))
         return key
 
-    async def _serve(self, exchange: Exchange, key_of: Callable[[Exchange], Key]) -> None:
-        path = exchange.path
-        if path == "/health":
-            exchange.respond(200, (JSON,), b'{"status":"ok"}')
-            return
-        key = key_of(exchange)
-        is_model_call = path.startswith("/v1/") or path in _BARE
-        if is_model_call and not (path == "/v1/models" or path.startswith("/v1/models/")):
-            demand(key, "models")
-            await self._counted(exchange, key)
-        elif self.admin is not None:
-            await self.admin(exchange, key)
-
-    # To an engine
-
-    async def _counted(self, exchange: Exchange, key: Key) -> None:
-        """One request within the limits of its key; counted however it ends."""
-        excess = self._limiter.take(key, self._loop.time())
-        if excess is not None:
-            self.metrics.answered("", key.name, 429, 0, 0)
-            raise Refusal(429, "rate_limit_exceeded", f"{excess.reason}.", retry_after_s=excess.retry_after_s)
-        model = ""
-        status = 0
-        try:
-            asked = await self._asked(exchange)
-            model = asked[0].name
-            await self._at_engine(exchange, asked, key)
-        except asyncio.CancelledError:
-            status = _CLIENT_LEFT if exchange.gone else 0
-            raise
-        except Refusal as refusal:
-            status = exchange.status or refusal.status
-            raise
-        finally:
-            self._limiter.give_back(key.name)
-            self.metrics.answered(model, key.name, status or exchange.status, exchange.bytes_in, exchange.bytes_out)
-
-    async def _asked(self, exchange: Exchange) -> tuple[Engine, bytes | None, bool]:
-        """The engine that is asked for, the target to ask it for where the client's names the model, and for a stream.
-
-        Raises Refusal.
-        """
-        named = routing.model_in_path(exchange.path)
-        asked = await routing.asked(exchange)
-        if named is not None:
-            model, path = named
-            target = path + (f"?{exchange.query}".encode() if exchange.query else b"")
-            return self.engines.find(model), target, asked.stream
-        model = asked.model or self.settings.default_model
-        if not model:
-            raise Refusal(400, "model_missing", "The request names no model: set the field model.", param="model")
-        return self.engines.find(model), None, asked.stream
-
-    async def _at_engine(self, exchange: Exchange, asked: tuple[Engine, bytes | None, bool], key: Key) -> None:
-        engine, target, streamed = asked
-        patience_s = self._patience_s(exchange, streamed=streamed)
-        turn = self.conductor.ask(exchange.id, engine.name, lambda: exchange.cut(CUT), patience_s)
-        self.under_way[exchange.id] = (exchange, engine, key.name)
-        try:
-            if not turn.done():
-                await self._wait(exchange, engine, turn, streamed=streamed)
-            turn.result()
-            # Only engines that are told a key check one; the others ignore it.
-            relayed = await relay(self.pool, exchange, Target(engine.port, add=self._auth, path=target))
-            if relayed.usage is not None:
-                self.metrics.used(engine.name, key.name, relayed.usage.prompt, relayed.usage.completion)
-        finally:
-            del self.under_way[exchange.id]
-            self.conductor.release(exchange.id)
-
     async def engine_metrics(self, engine: Engine) -> str:
         """The metrics of an engine that is ready, as it tells them; empty where it does not."""
-        return await page_of(engine.port, "/metrics", self._auth)
-
-    def _patience_s(self, exchange: Exchange, *, streamed: bool) -> float:
-        """How long this client wants to wait for its model, in seconds: as it says (RFC 7240), or as is set."""
-        preferred = exchange.headers.get(b"prefer")
-        wait = _WAIT.search(preferred) if preferred is not None else None
-        if wait is not None:
-            return float(wait[1])
-        return self.settings.wait_s if self.settings.wait_s and not streamed else math.inf
-
-    async def _wait(self, exchange: Exchange, engine: Engine, turn: Turn, *, streamed: bool) -> None:
-        """Wait for the turn; a client that streams hears of it now and then, so that nobody on the way hangs up."""
-        begun = self._loop.time()
-        try:
-            await self._told(exchange, engine, turn, streamed=streamed)
-        finally:
-            self.metrics.waited(engine.name, self._loop.time() - begun)
-
-    async def _told(self, exchange: Exchange, engine: Engine, turn: Turn, *, streamed: bool) -> None:
-        if not streamed:
-            await asyncio.wait({turn})
-            return
-        while not turn.done():
-            await asyncio.wait({turn}, timeout=self.settings.keepalive_s)
-            if not turn.done():
-                if not exchange.started:
-                    exchange.start(200, EVENTS)
-                exchange.write(self._comment(exchange, engine))
-                await exchange.drain()
-
-    def _comment(self, exchange: Exchange, engine: Engine) -> bytes:
-        place = self.conductor.scheduler.place(exchange.id, self._loop.time())
-        return f": {engine.name}: {place.words}\n\n".encode()
+        return await page_of(engine.port, "/metrics", self.auth)
 
 
 async def page_of(port: int, path: str, fields: tuple[tuple[bytes, bytes], ...]) -> str:
@@ -206,6 +115,24 @@ async def page_of(port: int, path: str, fields: tuple[tuple[bytes, bytes], ...])
         return ""
     status, _, rest = answer.partition(b"\r\n")
     return rest.partition(b"\r\n\r\n")[2].decode(errors="replace") if b" 200 " in status + b" " else ""
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """What a head says by itself: for whom it is, and the SHA-256 of its secret, empty where it has none."""
+
+    place: Literal["health", "engines", "admin"]
+    sha256: bytes
+
+
+def _said(head: Head) -> _Said:
+    path = head.path
+    if path == "/health":
+        return _Said("health", b"")
+    secret = keys.secret_in(head.headers.get)
+    sha256 = hashlib.sha256(secret).digest() if secret else b""
+    lists_models = path == "/v1/models" or path.startswith("/v1/models/")
+    is_engines = not lists_models and (path.startswith("/v1/") or path in _BARE)
+    return _Said("engines" if is_engines else "admin", sha256)
 
 
 def demand(key: Key, scope: keys.Scope) -> None:

@@ -98,6 +98,13 @@ class Conductor:
         self.tell(Arrived(request, engine, patience_s))
         return turn
 
+    def enter(self, request: str, engine: str, on_cut: Callable[[], None]) -> bool:
+        """A turn at once, as ``ask`` gives it, where the engine is ready; False: nothing has come of it."""
+        if not self.scheduler.enter(request, engine, self._loop.time()):
+            return False
+        self._cuts[request] = on_cut
+        return True
+
     async def load(self, request: str, engine: str) -> None:
         """Wait until an administrator's wish is fulfilled; who leaves does not take it back. Raises Refusal."""
         turn = self._turns[request] = self._loop.create_future()
@@ -116,8 +123,9 @@ class Conductor:
     def release(self, request: str) -> None:
         """The request is over, or waits no longer. Once more does no harm."""
         self._turns.pop(request, None)
-        if self._cuts.pop(request, None) is not None:
-            self.tell(Left(request))
+        if self._cuts.pop(request, None) is None or self.scheduler.leave(request, self._loop.time()):
+            return
+        self.tell(Left(request))
 
     # Of other processes that change engines
 

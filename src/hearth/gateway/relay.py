@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
+from hearth.gateway.replies import Refusal
 from hearth.gateway.wire.answer import StaleError
 from hearth.gateway.wire.exchange import Exchange
+from hearth.gateway.wire.head import Head
 from hearth.gateway.wire.pool import Pool
+from hearth.gateway.wire.upstream import Upstream
 
 # Fields that belong to one connection (RFC 9110, 7.6.1), and those that the gateway sets itself.
 _OWN = frozenset(
@@ -71,14 +77,15 @@ async def relay(pool: Pool, exchange: Exchange, target: Target) -> Relayed:
     Raises EngineGoneError when the engine ended before the client saw anything, the Refusal of a body that failed, and
     CancelledError when the client is gone; by then the engine's connection is closed.
     """
-    head = _head(exchange, target)
+    head = head_for(exchange, target)
     # What may have been closed meanwhile is only asked what can be asked again.
     upstream = pool.take(target.host, target.port) if exchange.body.complete else None
     if upstream is None:
         upstream = await pool.connect(target.host, target.port)
     begun = time.monotonic()
     while True:
-        done = upstream.ask(exchange, head)
+        done: asyncio.Future[bool] = pool.loop.create_future()
+        upstream.ask(exchange, head, _into(done))
         try:
             whole = await done
         except StaleError:
@@ -93,25 +100,45 @@ async def relay(pool: Pool, exchange: Exchange, target: Target) -> Relayed:
         upstream = await pool.connect(target.host, target.port)
 
 
-def _head(exchange: Exchange, target: Target) -> bytes:
+def _into(done: asyncio.Future[bool]) -> Callable[[Upstream, bool, Refusal | None], None]:
+    """For a future: what an exchange's end becomes of it."""
+
+    def ended(_: Upstream, whole: bool, refusal: Refusal | None) -> None:
+        if done.done():
+            return
+        if refusal is not None:
+            done.set_exception(refusal)
+        else:
+            done.set_result(whole)
+
+    return ended
+
+
+def head_for(exchange: Exchange, target: Target) -> bytes:
     """The engine's request line and fields, without those of the framing."""
-    named = exchange.headers.get(b"connection")
+    return b"%b %b HTTP/1.1\r\nhost: %b:%d\r\nx-request-id: %b\r\n%b%b" % (
+        exchange.method.encode(),
+        target.path or exchange.target,
+        target.host.encode(),
+        target.port,
+        exchange.id.encode(),
+        exchange.head.once(_lines),
+        _block(target.add),
+    )
+
+
+@lru_cache(maxsize=16)
+def _block(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def _lines(head: Head) -> bytes:
+    """The client's fields that go on."""
+    named = head.headers.get(b"connection")
     dropped = _DROPPED
     if named is not None and named.lower() not in {b"keep-alive", b"close"}:
         dropped |= {one.strip() for one in named.lower().split(b",")}
-    lines = [
-        b"%b %b HTTP/1.1\r\nhost: %b:%d\r\nx-request-id: %b\r\n"
-        % (
-            exchange.method.encode(),
-            target.path or exchange.target,
-            target.host.encode(),
-            target.port,
-            exchange.id.encode(),
-        )
-    ]
-    lines += [b"%b: %b\r\n" % field for field in exchange.headers.pairs if field[0] not in dropped]
-    lines += [b"%b: %b\r\n" % field for field in target.add]
-    return b"".join(lines)
+    return b"".join([b"%b: %b\r\n" % field for field in head.headers.pairs if field[0] not in dropped])
 
 
 def usage_in(tail: bytes) -> Usage | None:
@@ -119,8 +146,9 @@ def usage_in(tail: bytes) -> Usage | None:
     at = tail.rfind(b'"usage"')
     if at < 0:
         return None
-    span = tail[at : at + _USAGE_SPAN]
-    prompt, completion = _PROMPT.search(span), _COMPLETION.search(span)
+    end = at + _USAGE_SPAN
+    prompt = _PROMPT.search(tail, at, end)
     if prompt is None:
         return None
+    completion = _COMPLETION.search(tail, at, end)
     return Usage(int(prompt[1]), int(completion[1]) if completion is not None else 0)

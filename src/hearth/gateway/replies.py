@@ -11,6 +11,7 @@ import msgspec
 from hearth.errors import HearthError
 
 JSON = (b"content-type", b"application/json")
+EVENTS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 DONE_EVENT = b"data: [DONE]\n\n"
 
 _CLIENT_ERROR = 400

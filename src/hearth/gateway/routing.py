@@ -11,6 +11,7 @@ import msgspec
 
 from hearth.gateway.replies import Refusal
 from hearth.gateway.wire import Exchange
+from hearth.gateway.wire.head import Head
 
 # What may stand after /v1/ and is no model: the API of OpenAI, of Anthropic, and what vLLM, SGLang and llama.cpp add.
 ROOTS = frozenset(
@@ -65,20 +66,44 @@ async def asked(exchange: Exchange) -> Asked:
 
     Raises Refusal for JSON that is none, and as ``Exchange.peek``.
     """
-    if exchange.body.length == 0:
+    if not exchange.body.complete:
+        delimiter = exchange.head.once(_kind).delimiter
+        if delimiter is not None:
+            return await exchange.peek(lambda data, complete: in_form(delimiter, data, complete=complete)) or Asked()
+        await exchange.read()
+    return asked_in_whole(exchange)
+
+
+def asked_in_whole(exchange: Exchange) -> Asked:
+    """The same where the whole body has come."""
+    body = exchange.body
+    if body.length == 0:
         return Asked(parse_qs(exchange.query).get("model", [None])[0])
-    coding = exchange.headers.get(b"content-encoding")
+    kind = exchange.head.once(_kind)
+    if kind.delimiter is None:
+        return in_json(body.buffered, must=kind.is_json)
+    return in_form(kind.delimiter, body.buffered, complete=True) or Asked()
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """What the head says of the body. ``delimiter`` is what stands before the parts of a form; None: it is none."""
+
+    is_json: bool
+    delimiter: bytes | None
+
+
+def _kind(head: Head) -> _Kind:
+    """Raises Refusal for a body that cannot be read."""
+    coding = head.headers.get(b"content-encoding")
     if coding is not None and coding.lower() != b"identity":
         raise Refusal(415, "encoded_body", "The model of a compressed body cannot be read: send it as it is.")
-    kind = exchange.headers.get(b"content-type") or b""
-    if kind[:19].lower() == b"multipart/form-data":
-        boundary = _BOUNDARY.search(kind)
-        if boundary is None:
-            raise Refusal(400, "invalid_form", "The form's Content-Type names no boundary.")
-        delimiter = b"--" + (boundary[1] or boundary[2])
-        return await exchange.peek(lambda data, complete: in_form(delimiter, data, complete=complete)) or Asked()
-    data = exchange.buffered if exchange.body.complete else await exchange.read()
-    return in_json(data, must=b"json" in kind.lower())
+    kind = head.headers.get(b"content-type") or b""
+    if kind[:19].lower() != b"multipart/form-data":
+        return _Kind(b"json" in kind.lower(), None)
+    boundary = _BOUNDARY.search(kind)
+    if boundary is None:
+        raise Refusal(400, "invalid_form", "The form's Content-Type names no boundary.")
+    return _Kind(False, b"--" + (boundary[1] or boundary[2]))
 
 
 def in_json(data: bytes, *, must: bool = True) -> Asked:

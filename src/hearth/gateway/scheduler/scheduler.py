@@ -68,6 +68,25 @@ class Scheduler:
             )
         return state.effects
 
+    def enter(self, request: str, engine: str, now: float) -> bool:
+        """Give a request its lease at once, where its engine's door is open; else nothing happens: tell Arrived."""
+        state, found = self._state, self._find(engine)
+        if found is None or not found.open or state.closing:
+            return False
+        state.now = now
+        state.lease(found, request)
+        return True
+
+    def leave(self, request: str, now: float) -> bool:
+        """End the lease of a request, where nothing has to be decided for that; else nothing happens: tell Left."""
+        state = self._state
+        engine = state.requests.get(request)
+        if self._restless or engine is None or request not in engine.leases:
+            return False
+        state.now = now
+        state.end_lease(engine, request)
+        return True
+
     def due(self) -> float | None:
         """When a Tick is wanted at the latest, on the clock of ``now``; None: not before something happens."""
         return self._state.due if self._state.due < math.inf else None
@@ -130,12 +149,10 @@ class Scheduler:
         return True
 
     def _ended(self, event: told.Ended | told.Left) -> bool:
-        engine = self._state.requests.pop(event.request, None)
+        engine = self._state.requests.get(event.request)
         if engine is None:
             return False
-        del engine.leases[event.request]
-        engine.cut.discard(event.request)
-        engine.last_used = self._state.now
+        self._state.end_lease(engine, event.request)
         return self._restless and not engine.leases
 
     def _unit_changed(self, event: told.UnitChanged) -> bool:

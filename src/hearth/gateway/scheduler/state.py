@@ -72,9 +72,17 @@ class State:
         engine.waiters[waiter.request] = waiter
 
     def grant(self, engine: Standing, request: str) -> None:
+        self.lease(engine, request)
+        self.effects.append(Grant(request, engine.name))
+
+    def lease(self, engine: Standing, request: str) -> None:
         self.requests[request] = engine
         engine.leases[request] = None
-        self.effects.append(Grant(request, engine.name))
+
+    def end_lease(self, engine: Standing, request: str) -> None:
+        del self.requests[request], engine.leases[request]
+        engine.cut.discard(request)
+        engine.last_used = self.now
 
     def let_in(self) -> None:
         """Give a lease to everybody who waits at an open door."""

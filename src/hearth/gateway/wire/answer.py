@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from hearth.gateway.replies import Refusal
+from hearth.gateway.wire.head import Alike
 
 # How the end of a body is known.
 FIXED, CHUNKED, CLOSE = 2, 3, 5
 
+EVENT_STREAM = b"text/event-stream"
+_FINAL = 200
 _NO_BODY = frozenset({204, 304})
 # The fields that belong to the connection, and the id, which is the gateway's.
 _DROPPED = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"x-request-id"})
@@ -58,33 +61,76 @@ class DecodingSink(AnswerSink):
         self.on_body = on_body
 
 
-def framing(method: str, status: int, fields: dict[bytes, bytes]) -> tuple[int, int]:
-    """How the answer's end is known, and its length in bytes where that is how.
+class AnswerHead:
+    """One answer's head.
 
-    Raises ValueError for a coding that is not known here.
+    ``framing`` is how the answer's end is known, ``length`` its body's size in bytes where that is how. ``keeps``: the
+    engine says that it may be asked again on this connection.
     """
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None and coding.strip().lower() != b"chunked":
-        raise ValueError(coding)
-    if method == "HEAD" or status in _NO_BODY:
-        return FIXED, 0
-    if coding is not None:
-        return CHUNKED, 0
-    length = fields.get(b"content-length")
-    return (CLOSE, 0) if length is None else (FIXED, int(length))
+
+    __slots__ = ("_drops", "fields", "framing", "keeps", "length", "status")
+
+    def __init__(self, raw: bytes, status: int, fields: dict[bytes, bytes], method: str) -> None:
+        """``method`` is that of the request. Raises ValueError, which says what the engine did."""
+        self.status = status
+        self.fields = {name.lower(): value for name, value in fields.items()}
+        self.framing, self.length = self._framing(method)
+        self.keeps = (
+            self.framing != CLOSE
+            and raw.startswith(b"HTTP/1.1")
+            and b"close" not in self.fields.get(b"connection", b"").lower()
+        )
+        self._drops = not self.fields.keys().isdisjoint(_DROPPED)
+
+    def _framing(self, method: str) -> tuple[int, int]:
+        coding = self.fields.get(b"transfer-encoding")
+        if coding is not None and coding.strip().lower() != b"chunked":
+            raise ValueError("answered with a transfer coding that is not known here")
+        if method == "HEAD" or self.status in _NO_BODY:
+            return FIXED, 0
+        if coding is not None:
+            return CHUNKED, 0
+        length = self.fields.get(b"content-length")
+        return (CLOSE, 0) if length is None else (FIXED, int(length))
+
+    @property
+    def has_length(self) -> bool:
+        """Whether its Content-Length says all about the body."""
+        return self.framing == FIXED and self.status >= _FINAL and self.status not in _NO_BODY
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.fields.get(b"content-type", b"").lower().startswith(EVENT_STREAM)
+
+    def lines_for_client(self, raw: bytes, *, reframed: bool) -> bytes:
+        """The lines that go on; ``reframed`` says that the client gets another framing than the engine's."""
+        block = raw[raw.find(b"\r\n") + 2 : -2]
+        if self._drops:
+            block = _DROPPED_LINES.sub(b"", block)
+        return _FRAMING_LINES.sub(b"", block) if reframed else block
 
 
-def keeps_connection(raw: bytes, fields: dict[bytes, bytes]) -> bool:
-    """Whether the engine says that it may be asked again on this connection."""
-    return raw[:8] == b"HTTP/1.1" and b"close" not in fields.get(b"connection", b"").lower()
+class AnswerHeads:
+    """The heads of one engine's connection. Those of whole answers are mostly alike but for the length of the body."""
 
+    __slots__ = ("_alike", "_last")
 
-def lines_for_client(raw: bytes, fields: dict[bytes, bytes], *, reframed: bool) -> bytes:
-    """The lines of a head that go on; ``reframed`` says that the client gets another framing than the engine's."""
-    block = raw[raw.find(b"\r\n") + 2 : -2]
-    if not fields.keys().isdisjoint(_DROPPED):
-        block = _DROPPED_LINES.sub(b"", block)
-    return _FRAMING_LINES.sub(b"", block) if reframed else block
+    def __init__(self) -> None:
+        self._alike = Alike()
+        self._last: AnswerHead | None = None
+
+    def head(self, raw: bytes, method: str, read: Callable[[bytes, str], AnswerHead]) -> AnswerHead:
+        """What ``read`` makes of a head, or the last one, changed, where this one is alike. Raises as ``read``."""
+        if method == "HEAD":
+            return read(raw, method)
+        length = self._alike.length_in(raw)
+        if length and self._last is not None:
+            self._last.length = int(length)
+            return self._last
+        head = read(raw, method)
+        if head.has_length and self._alike.learn(raw):
+            self._last = head
+        return head
 
 
 def ends_event(data: bytes) -> bool:

@@ -8,7 +8,9 @@ import contextlib
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from hearth.gateway.replies import Refusal
 from hearth.gateway.wire import head as heads
@@ -37,6 +39,7 @@ class Connection(asyncio.Protocol):
         self._peer = ""
         self._fd = -1
         self._ahead = b""
+        self._heads = heads.HeadReader(listener.limits)
         self._exchange: Exchange | None = None
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
@@ -124,7 +127,7 @@ class Connection(asyncio.Protocol):
         try:
             if end > limits.max_head_bytes:
                 raise _head_too_large(limits)
-            head = heads.parse(data[:end], limits)
+            head = self._heads.read(data[:end])
             if head.length is not None and head.length > limits.max_body_bytes:
                 raise too_large(limits.max_body_bytes)
         except Refusal as refusal:
@@ -134,11 +137,12 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         exchange = Exchange(self, head, body, self._peer, keep=head.keep and not self._listener.closing, begun=now)
         self._exchange = exchange
-        exchange.task = self._loop.create_task(self._handle(exchange))
+        self._body_since = now
         if end < len(data):
-            self.data_received(data[end:])
-        else:
-            self._body_since = now
+            rest = data[end:] if body.complete else body.feed(data[end:])
+            if rest:
+                self._early(rest)
+        self._serve(exchange)
 
     def _part_of_head(self, data: bytes) -> None:
         if len(data) > self._limits.max_head_bytes:
@@ -201,27 +205,50 @@ class Connection(asyncio.Protocol):
 
     # From request to request
 
-    async def _handle(self, exchange: Exchange) -> None:
+    def _serve(self, exchange: Exchange) -> None:
         try:
-            await self._handler(exchange)
-            if not exchange.ended and not exchange.gone:
-                raise RuntimeError(f"no answer to {exchange.method} {exchange.path}")
-        except Refusal as refusal:
-            exchange.fail(refusal)
-        except Exception:  # noqa: BLE001 # whatever it is, this client gets an answer and the others stay
-            _log.exception("%s failed", exchange.id)
-            exchange.fail(Refusal(500, "internal_error", "The gateway failed at this request; its log has the reason."))
-        finally:
-            self._answered(exchange)
+            work = self._handler(exchange)
+        except Exception as error:  # noqa: BLE001 # as in a task
+            self._fail(exchange, error)
+        else:
+            if work is not None:
+                self.run(exchange, work)
+                return
+            if exchange.source is not None or exchange.task is not None:
+                return
+        self.over(exchange)
 
-    def _answered(self, exchange: Exchange) -> None:
-        if self._exchange is not exchange:
-            return
-        exchange.task = None
-        if not exchange.ended:
-            # Its handler was cancelled by somebody else than the client.
+    def run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        exchange.task = self._loop.create_task(work)
+        exchange.task.add_done_callback(partial(self._done, exchange))
+
+    def _done(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(exchange, error)
+        elif task.cancelled() and not exchange.ended:
+            # By somebody else than the client.
             exchange.fail(Refusal(503, "cancelled", "The request was cancelled.", retry_after_s=1))
             exchange.keep = False
+        self.over(exchange)
+
+    def _fail(self, exchange: Exchange, error: BaseException) -> None:
+        """Whatever it is, this client gets an answer and the others stay."""
+        if isinstance(error, Refusal):
+            exchange.fail(error)
+        else:
+            _log.error("%s failed", exchange.id, exc_info=error)
+            exchange.fail(Refusal(500, "internal_error", "The gateway failed at this request; its log has the reason."))
+
+    def over(self, exchange: Exchange) -> None:
+        exchange.task = None
+        if not exchange.ended and not exchange.gone:
+            self._fail(exchange, RuntimeError(f"no answer to {exchange.method} {exchange.path}"))
+        at_end, exchange.at_end = exchange.at_end, None
+        if at_end is not None:
+            at_end()
+        if self._exchange is not exchange:
+            return
         self._exchange = None
         if self._lost:
             return
@@ -230,8 +257,13 @@ class Connection(asyncio.Protocol):
             return
         self._idle_since = self._loop.time()
         if self._ahead:
-            ahead, self._ahead = self._ahead, b""
-            self._head(ahead)
+            # In a turn of its own: each answer would be within the one before it.
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        """The request that was sent ahead, unless more has come meanwhile and it was read with that."""
+        if self._exchange is None and self._ahead and not self._transport.is_closing():
+            self._head(b"")
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer bytes that are no request, and part."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from random import getrandbits
-from typing import Protocol
+from typing import Any, Protocol
 
 from hearth.gateway.replies import DONE_EVENT, Refusal
+from hearth.gateway.wire.answer import EVENT_STREAM
 from hearth.gateway.wire.body import Body, Found
 from hearth.gateway.wire.head import Head, Headers
 
@@ -21,7 +22,6 @@ STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode() if status in set(HTTPStatus) else b"")
     for status in range(200, 600)
 }
-EVENT_STREAM = b"text/event-stream"
 _CLOSE = b"connection: close\r\n"
 
 
@@ -49,6 +49,8 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None: ...
     def abort(self) -> None: ...
     def wait_writable(self) -> asyncio.Future[None] | None: ...
+    def run(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None: ...
+    def over(self, exchange: Exchange) -> None: ...
 
 
 class Exchange:
@@ -58,22 +60,25 @@ class Exchange:
     ``peer`` is the client's address. ``id`` is in the answer's head and in every error. The counts of bytes are of
     bodies; ``status`` is 0 until the answer begins.
 
-    When the client goes away, ``gone`` is set and the handler's task is cancelled: what it holds is given back in its
-    ``finally``. A Refusal raised by the handler is the answer; once the answer has begun it ends it, visibly.
+    A handler that has to wait returns a coroutine, which becomes ``task``. One that returns None has answered, or has
+    the answer come from a ``source``, and says when it is ``over``. When the client goes away, ``gone`` is set, the
+    source abandoned and the task cancelled. ``at_end`` is called once when nothing more happens, however that came:
+    there a handler gives back what it holds, for a task may be cancelled before it began. A Refusal raised by the
+    handler is the answer; once the answer has begun it ends it, visibly.
     """
 
     __slots__ = (
-        "_chunked", "_wire", "begun", "body", "bytes_out", "ended", "gone", "headers", "http10", "id", "keep", "method",
-        "path", "peer", "query", "source", "sse", "started", "status", "target", "task",
+        "_chunked", "_wire", "at_end", "begun", "body", "bytes_out", "ended", "gone", "head", "headers", "http10", "id",
+        "keep", "method", "path", "peer", "query", "source", "sse", "started", "status", "target", "task",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, head: Head, body: Body, peer: str, *, keep: bool, begun: float) -> None:
         self._wire = wire
+        self.head = head
         self.method = head.method
         self.target = head.target
-        path, _, query = head.target.partition(b"?")
-        self.path = path.decode()
-        self.query = query.decode()
+        self.path = head.path
+        self.query = head.query
         self.headers: Headers = head.headers
         self.http10 = head.http10
         self.body = body
@@ -92,6 +97,17 @@ class Exchange:
         self._chunked = False
         self.source: Source | None = None
         self.task: asyncio.Task[None] | None = None
+        self.at_end: Callable[[], None] | None = None
+
+    # Its handler
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Go on in a task."""
+        self._wire.run(self, work)
+
+    def over(self) -> None:
+        """Nothing more happens, without a task that would say so by its end."""
+        self._wire.over(self)
 
     # The request's body
 
@@ -220,7 +236,7 @@ class Exchange:
         self.body.detach()
 
 
-Handler = Callable[[Exchange], Awaitable[None]]
+Handler = Callable[[Exchange], Coroutine[Any, Any, None] | None]
 
 
 def _block(fields: Fields) -> bytes:

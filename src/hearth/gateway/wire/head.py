@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar, cast
 
 import httptools
 
 from hearth.gateway.replies import Refusal
 from hearth.gateway.wire.limits import Limits
 
+Made = TypeVar("Made")
+
 END = b"\r\n\r\n"
 # llhttp also takes RTSP and ICE, HTTP/0.9 and 2.0, two spaces, and a fragment.
 _REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
 _ORIGIN_OF_ABSOLUTE = re.compile(rb"https?://[^/?]+", re.IGNORECASE)
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # More digits than any limit has, fewer than overflow anything.
 _MAX_DIGITS = 18
@@ -35,9 +39,18 @@ class Headers:
 
     def count(self, name: bytes) -> int:
         """How often a name (in lower case) comes."""
-        if len(self.pairs) == len(self._first):
+        if not self.has_repeats:
             return int(name in self._first)
         return sum(one == name for one, _ in self.pairs)
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether a name comes more than once."""
+        return len(self.pairs) > len(self._first)
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Another value for a name that comes once, where none comes more often."""
+        self._first[name] = value
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._first
@@ -52,15 +65,19 @@ class Headers:
 class Head:
     """One request's head.
 
-    ``length`` is the body's size in bytes, None for a chunked one. ``keep`` says whether the client wants the
-    connection for more, ``expects`` whether it waits for 100 before it sends its body.
+    ``target`` is the path and query as they came, ``path`` and ``query`` its halves, still percent-encoded. ``length``
+    is the body's size in bytes, None for a chunked one. ``keep`` says whether the client wants the connection for more,
+    ``expects`` whether it waits for 100 before it sends its body.
     """
 
-    __slots__ = ("expects", "headers", "http10", "keep", "length", "method", "target")
+    __slots__ = ("_made", "expects", "headers", "http10", "keep", "length", "method", "path", "query", "target")
 
     def __init__(self, method: str, target: bytes, http10: bool, headers: Headers) -> None:
         self.method = method
         self.target = target
+        path, _, query = target.partition(b"?")
+        self.path = path.decode()
+        self.query = query.decode()
         self.http10 = http10
         self.headers = headers
         self.length = _body_length(headers, http10=http10)
@@ -68,6 +85,69 @@ class Head:
         # A client of HTTP/1.0 gets one answer: what it may be sent in which framing is not worth knowing.
         self.keep = not http10 and (connection is None or b"close" not in connection.lower())
         self.expects = b"expect" in headers and not http10 and self.length != 0
+        self._made: dict[Callable[[Head], Any], Any] = {}
+
+    def once(self, make: Callable[[Head], Made]) -> Made:
+        """What ``make`` makes of this head, made once for all that are alike; it must not look at the length."""
+        found = self._made.get(make)
+        if found is None:
+            found = self._made[make] = make(self)
+        return cast("Made", found)
+
+
+class Alike:
+    """Tells that a head is the one learnt but for the number in its Content-Length, so that this is all to be read."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self) -> None:
+        self._before = self._after = b""
+
+    def learn(self, raw: bytes) -> bool:
+        """Keep the bytes around the length of a head that was found to be good; False where there is none."""
+        length = _LENGTH.search(raw)
+        if length is None:
+            self.forget()
+            return False
+        self._before, self._after = raw[: length.start(1)], raw[length.end(1) :]
+        return True
+
+    def forget(self) -> None:
+        """Nothing is alike."""
+        self._before = self._after = b""
+
+    def length_in(self, raw: bytes) -> bytes:
+        """The digits of a head that is alike; empty for any other."""
+        if not self._after or not raw.startswith(self._before) or not raw.endswith(self._after):
+            return b""
+        length = raw[len(self._before) : -len(self._after)]
+        return length if length.isdigit() and len(length) <= _MAX_DIGITS else b""
+
+
+class HeadReader:
+    """Reads the heads of one connection. A client's are mostly alike but for the length of the body."""
+
+    __slots__ = ("_alike", "_last", "_limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._alike = Alike()
+        self._last: Head | None = None
+
+    def read(self, raw: bytes) -> Head:
+        """As ``parse``, which raises Refusal. One given before is changed where this is alike: its exchange is over."""
+        length = self._alike.length_in(raw)
+        head = self._last
+        if length and head is not None:
+            head.length = int(length)
+            head.headers.set(b"content-length", length)
+            return head
+        head = self._last = parse(raw, self._limits)
+        if head.expects or head.headers.has_repeats:
+            self._alike.forget()
+        else:
+            self._alike.learn(raw)
+        return head
 
 
 class _Sink:

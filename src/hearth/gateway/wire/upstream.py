@@ -6,14 +6,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
 from hearth.gateway.replies import DONE_EVENT, Refusal, event_of
 from hearth.gateway.wire import answer
-from hearth.gateway.wire.answer import EngineGoneError, StaleError
-from hearth.gateway.wire.exchange import EVENT_STREAM, STATUS_LINES, Exchange
+from hearth.gateway.wire.answer import AnswerHead, AnswerHeads, EngineGoneError, StaleError
+from hearth.gateway.wire.exchange import STATUS_LINES, Exchange
 from hearth.gateway.wire.head import END
 
 _MAX_HEAD = 64 * 1024
@@ -38,6 +39,9 @@ class Keeper(Protocol):
         """It is lost."""
 
 
+# Told how an exchange ended: whether the answer was whole, or why there was none.
+Ended = Callable[["Upstream", bool, Refusal | None], None]
+
 # Where a connection stands. Not an enum: these are compared for every token.
 _IDLE, _HEAD, _FIXED, _CHUNKED, _DECODED, _CLOSE, _OVER = 0, 1, answer.FIXED, answer.CHUNKED, 4, answer.CLOSE, 6
 _PARSED = frozenset({_CHUNKED, _DECODED})
@@ -55,7 +59,7 @@ class Upstream(asyncio.Protocol):
         self._lost = False
         self._held = False
         self._recent: deque[bytes] = deque(maxlen=_RECENT_READS)
-        self._fields: dict[bytes, bytes] = {}
+        self._known = AnswerHeads()
 
     # asyncio
 
@@ -124,12 +128,14 @@ class Upstream(asyncio.Protocol):
         """Whether it may be asked."""
         return self._phase == _IDLE and not self._lost and not self._transport.is_closing()
 
-    def ask(self, exchange: Exchange, head: bytes) -> asyncio.Future[bool]:
+    def ask(self, exchange: Exchange, head: bytes, ended: Ended) -> None:
         """Send a request: ``head`` is its lines without those of the framing.
 
-        The result is whether the answer was whole. Raises EngineGoneError, or the Refusal of a body that failed.
+        ``ended`` is called once: with an EngineGoneError, with the Refusal of a body that failed, or with whether the
+        answer was whole.
         """
         self._exchange = exchange
+        self._ended: Ended | None = ended
         # The answer's head is out already, for the comments of a stream that waited: the engine's is not sent.
         self._prelude = exchange.started
         self._begun = False
@@ -143,7 +149,6 @@ class Upstream(asyncio.Protocol):
         self._verbatim = not self._prelude
         self.status = 0
         self.first_byte = 0.0
-        self._done: asyncio.Future[bool] = self._pool.loop.create_future()
         self._phase = _HEAD
         exchange.attach(self)
         body = exchange.body
@@ -152,11 +157,11 @@ class Upstream(asyncio.Protocol):
             framing = b"transfer-encoding: chunked" if body.length is None else b"content-length: %d" % body.length
             self._transport.write(b"%b%b\r\n\r\n" % (head, framing))
             body.stream_to(self)
-            return self._done
+            return
         self._asked = True
         if body.size == 0 and body.length == 0 and exchange.method in {"GET", "HEAD", "DELETE", "OPTIONS"}:
             self._transport.write(head + b"\r\n")
-            return self._done
+            return
         data = body.buffered
         whole = b"%bcontent-length: %d\r\n\r\n" % (head, len(data))
         if len(data) <= _ONE_WRITE:
@@ -164,7 +169,6 @@ class Upstream(asyncio.Protocol):
         else:
             self._transport.write(whole)
             self._transport.write(data)
-        return self._done
 
     def tail(self) -> bytes:
         """The end of the answer."""
@@ -217,7 +221,7 @@ class Upstream(asyncio.Protocol):
         self._leave()
         if not self._begun:
             exchange.fail(refusal)
-        elif in_frame or phase == _FIXED or not self._is_event_stream():
+        elif in_frame or phase == _FIXED or not self._head.is_event_stream:
             exchange.abort()
         else:
             self._break_off(refusal.event(exchange.id))
@@ -241,9 +245,6 @@ class Upstream(asyncio.Protocol):
             return False
         return self._whole
 
-    def _is_event_stream(self) -> bool:
-        return self._fields.get(b"content-type", b"").lower().startswith(EVENT_STREAM)
-
     # The answer's bytes
 
     def _heads(self, data: bytes) -> None:
@@ -259,45 +260,46 @@ class Upstream(asyncio.Protocol):
                 return
             raw, data = data[:end], data[end:]
             self._whole = self._surplus = False
-            fields: dict[bytes, bytes] = {}
-            plain = self._prelude or self._exchange.http10
-            sink = answer.DecodingSink(self, fields, self._emit) if plain else answer.AnswerSink(self, fields)
-            parser = httptools.HttpResponseParser(sink)
-            self._feed = parser.feed_data
             try:
-                self._feed(raw)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                self._broken("sent what is not HTTP")
+                head = self._known.head(raw, self._exchange.method, self._read)
+            except ValueError as error:
+                self._broken(str(error))
                 return
-            status = parser.get_status_code()
-            # These are between the engine and whoever asked it, which is the gateway.
-            if status in STATUS_LINES:
+            # Those of 1xx are between the engine and whoever asked it, which is the gateway.
+            if head.status in STATUS_LINES:
                 break
-            if status not in _BETWEEN:
-                self._broken(f"answered with status {status}")
+            if head.status not in _BETWEEN:
+                self._broken(f"answered with status {head.status}")
                 return
-        self._fields = {name.lower(): value for name, value in fields.items()}
-        self.status = status
+        self._head = head
+        self.status = head.status
         self.first_byte = time.monotonic()
         self._answer(raw, data)
 
-    def _answer(self, raw: bytes, data: bytes) -> None:
-        exchange = self._exchange
-        self._keeps = answer.keeps_connection(raw, self._fields)
+    def _read(self, raw: bytes, method: str) -> AnswerHead:
+        """Raises ValueError, which says what the engine did."""
+        fields: dict[bytes, bytes] = {}
+        plain = self._prelude or self._exchange.http10
+        sink = answer.DecodingSink(self, fields, self._emit) if plain else answer.AnswerSink(self, fields)
+        parser = httptools.HttpResponseParser(sink)
+        self._feed = parser.feed_data
         try:
-            self._phase, self._left = answer.framing(exchange.method, self.status, self._fields)
-        except ValueError:
-            self._broken("answered with a transfer coding that is not known here")
-            return
-        if self._phase == _CHUNKED and (self._prelude or exchange.http10):
+            self._feed(raw)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            raise ValueError("sent what is not HTTP") from None
+        return AnswerHead(raw, parser.get_status_code(), fields, method)
+
+    def _answer(self, raw: bytes, data: bytes) -> None:
+        head = self._head
+        self._keeps = head.keeps
+        self._phase, self._left = head.framing, head.length
+        if self._phase == _CHUNKED and (self._prelude or self._exchange.http10):
             self._phase = _DECODED
-        elif self._phase == _CLOSE:
-            self._keeps = False
         self._verbatim = self._verbatim and self._phase in {_FIXED, _CHUNKED}
         if not self._verbatim:
             self._write = self._emit
         if self._prelude:
-            if self.status != 200 or not self._is_event_stream():
+            if head.status != 200 or not head.is_event_stream:
                 self._collected = []
         elif self._phase == _FIXED and data and len(data) <= self._left:
             # The whole of a short answer, mostly: its head and body are one write.
@@ -315,7 +317,7 @@ class Upstream(asyncio.Protocol):
 
     def _begin(self, raw: bytes, data: bytes = b"") -> None:
         """Send the engine's head on, without what belongs to its connection."""
-        block = answer.lines_for_client(raw, self._fields, reframed=not self._verbatim)
+        block = self._head.lines_for_client(raw, reframed=not self._verbatim)
         self._begun = True
         self._exchange.begin(self.status, block, data, framed=not self._verbatim)
 
@@ -384,12 +386,9 @@ class Upstream(asyncio.Protocol):
         exchange.detach()
 
     def _settle(self, refusal: Refusal | None = None, *, whole: bool = False) -> None:
-        if self._done.done():
-            return
-        if refusal is not None:
-            self._done.set_exception(refusal)
-        else:
-            self._done.set_result(whole)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(self, whole, refusal)
 
     def close(self) -> None:
         """Close it; nothing of it is kept."""
