@@ -88,7 +88,7 @@ def main() -> None:
     from hearth.errors import HearthError
 
     try:
-        engines = contract.load().engines if contract.PATH.exists() else ()
+        engines = contract.load(contract.PATH).engines if contract.PATH.exists() else ()
         states = read_states([engine.unit for engine in engines]) if engines else {}
     except HearthError as error:
         module.fail_json(msg=str(error))

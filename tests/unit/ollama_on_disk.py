@@ -6,8 +6,8 @@ Where what lies is written after server/images.go, server/download.go and manife
 their SHA-256, ``-partial`` while they come, with a file beside it for each part; names as files below ``manifests`` or,
 with ``v2``, as links below ``manifests-v2``. Its registry is made up: a layer's bytes follow from its name and size.
 
-The file ``mood`` in the store says, as JSON, what happens in a pull: attributes of OllamaServer, and ``step_s``, how
-long each of its steps takes.
+The file ``mood`` in the store says, as JSON, what happens in a pull: attributes of OllamaServer. What waits there goes
+on as soon as there is a file ``go``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -42,8 +42,19 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+class _Go(threading.Event):
+    """Set, or there is a file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(timeout) or self._path.exists()
+
+
 class OllamaOnDisk(OllamaServer):
-    """``layers`` is its registry: of each tag, the layers with their sizes. ``asked`` counts the bytes that it gave."""
+    """``layers`` is its registry: of each tag, the layers with their sizes. ``given`` counts the bytes that it gave."""
 
     def __init__(
         self, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0), *, prune: bool = False, v2: bool = False
@@ -51,13 +62,13 @@ class OllamaOnDisk(OllamaServer):
         self.folder = folder
         self.layers = {tag: dict(layers) for tag, layers in REGISTRY.items()}
         self.given = 0
-        self.step_s = 0.0
         self._v2 = v2
         (folder / "blobs").mkdir(exist_ok=True)
         self._root.mkdir(exist_ok=True)
         if prune:
             self._prune()
         super().__init__(address)
+        self.goes_on = _Go(folder / "go")
 
     @property
     def _root(self) -> Path:
@@ -128,10 +139,6 @@ class OllamaOnDisk(OllamaServer):
                 yield from self._step(f"{layer} {step}", {**line, "completed": done} if done else line)
         part.unlink()
         partial.rename(blob)
-
-    def _step(self, name: str, line: dict[str, Any], *, repeats: bool = True) -> Iterator[bytes | None]:
-        time.sleep(self.step_s)
-        return super()._step(name, line, repeats=repeats)
 
     def _blob(self, digest: str) -> Path:
         return self.folder / "blobs" / digest.replace(":", "-")

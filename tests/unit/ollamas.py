@@ -4,20 +4,45 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from hearth.download import Request
+import pytest
+from ollama_on_disk import OllamaOnDisk
+from ollama_server import OllamaServer
+
+from hearth.download import Request, serving
 from hearth.download.serving import Serving
-
-if TYPE_CHECKING:
-    from ollama_server import OllamaServer
 
 
 def asked(store: Path, **fields: Any) -> Request:
     """A request for qwen3:0.6b; no space is kept free."""
     complete = {"ollama": "qwen3:0.6b", "image": "ollama/ollama:1", "reserve_bytes": 0}
     return Request(folder=str(store), **{**complete, **fields})
+
+
+@contextmanager
+def on_disk(
+    folder: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[OllamaOnDisk, list[Request]]]:
+    """An Ollama for a store that need not be there yet, and what it is started for."""
+    elsewhere.mkdir()
+    disk, starts = OllamaOnDisk(elsewhere), list[Request]()
+    disk.folder = folder
+
+    class Started(Near):
+        def __init__(self, store: Path, request: Request) -> None:
+            super().__init__(disk, request)
+            assert store == folder
+            starts.append(request)
+            for name in ("blobs", "manifests"):
+                (folder / name).mkdir(exist_ok=True)
+
+    monkeypatch.setattr(serving, "Serving", Started)
+    yield disk, starts
+    disk.close()
 
 
 class Near(Serving):

@@ -176,6 +176,14 @@ def test_every_model_of_the_catalog_can_be_downloaded_beside_every_other() -> No
     assert sorted(name for download in planned.values() for name in download.models) == sorted(catalog.models)
 
 
+def test_extra_files_of_the_catalog_have_checksums_and_are_not_their_repositorys_own() -> None:
+    """A file of the repository comes with it, verified; a second one of its name would be refused."""
+    for name, model in real_catalog().models.items():
+        for file in model["extra_files"]:
+            assert file["sha256"], f"{name}: {file['url']}"
+            assert not file["url"].startswith(f"https://huggingface.co/{model['repo']}/"), f"{name}: {file['url']}"
+
+
 class TestModelRequest:
     def test_a_model_of_the_catalog_need_not_be_in_the_inventory(self) -> None:
         found = model_request({}, KNOWN, ROOT, "qwen")
@@ -204,12 +212,19 @@ class TestModelRequest:
             "names": ["helper"],
         }
 
+    def test_it_is_run_from_what_the_box_calls_its_image(self) -> None:
+        known = {"pins": {"ollama/ollama:1": "localhost/hearth/ollama:292ee7945dfc"}}
+
+        asked = model_request({}, KNOWN, ROOT, "helper", known=known)["request"]
+
+        assert asked["image"] == "localhost/hearth/ollama:292ee7945dfc"
+
     def test_what_the_inventory_says_of_the_image_counts(self) -> None:
         own = {"ollama": {"digest": "sha256:" + "1" * 64}}
 
         asked = model_request({}, KNOWN, ROOT, "helper", images=own)["request"]
 
-        assert asked["image"] == "ollama/ollama@sha256:" + "1" * 64
+        assert asked["image"] == "localhost/hearth/ollama:" + "1" * 12
 
     def test_an_image_that_nobody_knows_is_told(self) -> None:
         own = {"helper": {"image": "olama"}}

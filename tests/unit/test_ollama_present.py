@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from ollama_on_disk import OllamaOnDisk, content, digest
-from ollamas import Near, asked
+from ollamas import Near, asked, on_disk
 
 from hearth.download import (
     ExtraFile,
@@ -44,31 +44,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def starts() -> list[Request]:
-    """How often Ollama was started, and what for."""
-    return []
+def started(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[OllamaOnDisk, list[Request]]]:
+    with on_disk(folder, tmp_path / "elsewhere", monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture
-def disk(
-    tmp_path: Path, folder: Path, starts: list[Request], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[OllamaOnDisk]:
+def disk(started: tuple[OllamaOnDisk, list[Request]]) -> OllamaOnDisk:
     """The Ollama that is started; until then there is nothing in the store."""
-    (tmp_path / "elsewhere").mkdir()
-    made = OllamaOnDisk(tmp_path / "elsewhere")
-    made.folder = folder
+    return started[0]
 
-    class Started(Near):
-        def __init__(self, store: Path, request: Request) -> None:
-            super().__init__(made, request)
-            assert store == folder
-            starts.append(request)
-            for name in ("blobs", "manifests"):
-                (folder / name).mkdir(exist_ok=True)
 
-    monkeypatch.setattr(serving, "Serving", Started)
-    yield made
-    made.close()
+@pytest.fixture
+def starts(started: tuple[OllamaOnDisk, list[Request]]) -> list[Request]:
+    """How often Ollama was started, and what for."""
+    return started[1]
 
 
 @pytest.fixture
