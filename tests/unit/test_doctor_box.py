@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from commands import Run
 
+from hearth import contract
 from hearth.cli import app, examine
 from hearth.cli.doctor import Check
 from hearth.errors import SystemdError
@@ -199,6 +200,30 @@ def test_a_missing_model_fails(box: Box, places: examine.Places) -> None:
     assert [check.verdict for check in found["models"]] == ["failed"]
     assert "engine small: its model" in found["models"][0].says
     assert found["ports"][0].verdict == "ok"
+
+
+def test_a_model_of_ollama_that_the_box_has_still_to_bring_is_told(box: Box, places: examine.Places) -> None:
+    store = box.models / "ollama"
+    store.mkdir()
+    fetch = contract.Fetch(
+        folder=str(store),
+        repo="",
+        revision="main",
+        include=(),
+        exclude=(),
+        extra_files=(),
+        endpoint="https://hub.example.org",
+        token_file="",
+        offline=False,
+        uid=-1,
+        gid=-1,
+        reserve_bytes=0,
+        ollama="qwen3:0.6b",
+    )
+    box.change_engine("new", engine="ollama", tag="qwen3:0.6b", model_path=str(store), fetch=fetch)
+
+    (check,) = checks(box, places)["models"]
+    assert check.says.endswith("on disk but new, fetched at the first start")
 
 
 def test_a_port_of_an_engine_that_runs_is_its_own(box: Box, places: examine.Places) -> None:

@@ -161,3 +161,15 @@ async def test_after_a_change_that_was_cut_off_what_ran_serves_while_files_come(
     assert calls.index("start old") < calls.index("start hearth-fetch@new")
     assert "old serves again" in outcome.healed
     assert lacking.up >= {"new"}
+
+
+async def test_a_tag_that_is_not_in_ollamas_store_costs_what_runs_nothing(box: Box) -> None:
+    store = box.models / "ollama"
+    store.mkdir()
+    box.change_engine("new", engine="ollama", tag="qwen3:0.6b", model_path=str(store))
+
+    with pytest.raises(EngineFailedError, match=r"qwen3:0\.6b is not in Ollama's store"):
+        await box.run("new")
+
+    assert not [call for call in box.calls if call.startswith("stop")]
+    assert "old" in box.up

@@ -18,7 +18,7 @@ from hearth.admission import admit
 from hearth.cli import doctor, standing
 from hearth.cli.doctor import Check
 from hearth.contract import Contract, Engine
-from hearth.engines import images
+from hearth.engines import fetching, images
 from hearth.errors import ContractError, HearthError, KeysError, SettingsError
 from hearth.gateway import keys, settings
 from hearth.local import LocalConnection
@@ -136,7 +136,7 @@ def _engines(known: Contract, states: Mapping[str, UnitState], places: Places) -
         else _complaint(admit.preconditions, engine, model=engine.fetch is None)
         for engine in engines
     }
-    late = [engine.name for engine in engines if engine.fetch and not Path(engine.model_path).exists()]
+    late = [engine.name for engine in engines if engine.fetch and not fetching.is_there(engine)]
     but = f" but {', '.join(late)}, fetched at the first start" if late else ""
     yield from doctor.preconditions("models", models, f"all {len(engines)} on disk{but}")
     yield from doctor.preconditions("ports", ports, "free, or of a model that runs")
