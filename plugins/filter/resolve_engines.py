@@ -30,7 +30,7 @@ options:
     type: str
     required: true
   gpu:
-    description: CDI name of the GPU, or V(none).
+    description: CDI name of the GPU, V(gpus=all) for a Docker without CDI, or V(none).
     type: str
     required: true
   images:
@@ -98,7 +98,15 @@ def resolve_engines(
     """See DOCUMENTATION."""
     user, total = facts["user"], float(facts["memory"]["total_gib"])
     floor = float(floor_gib) or _catalog.floor_gib(total)
-    machine = _complete.Machine(total_gib=total, floor_gib=floor, arch=facts["arch"], gpu=gpu != "none")
+    card = facts.get("gpu", {})
+    machine = _complete.Machine(
+        total_gib=total,
+        floor_gib=floor,
+        arch=facts["arch"],
+        gpu=gpu != "none",
+        gpu_name=card.get("name", ""),
+        driver=card.get("driver", ""),
+    )
     place = _docker.Place(
         root=root, uid=int(user["uid"]), gid=int(user["gid"]), user=user["name"], gpu=gpu, ulimits=ulimits
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _catalog
+from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _driver
 from ansible_collections.hearth.spark.plugins.module_utils._fields import (
     IMAGE,
     MODEL,
@@ -35,13 +35,16 @@ class ResolveError(ValueError):
 class Machine:
     """What decides whether a model fits.
 
-    MemTotal and what stays free of it are in GiB; ``arch`` is the kernel's word; ``gpu``: there is one.
+    MemTotal and what stays free of it are in GiB; ``arch`` is the kernel's word; ``gpu``: there is one, with this
+    ``gpu_name`` and version of NVIDIA's ``driver``, empty where nobody knows.
     """
 
     total_gib: float
     floor_gib: float
     arch: str
     gpu: bool
+    gpu_name: str = ""
+    driver: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +191,9 @@ def _check_fit(where: str, model: Model, machine: Machine) -> None:
             f"{where}.image: {fields['image']} exists for {' and '.join(exists_for)}, and this host is {wanted}; "
             "name another image"
         )
+    misfit = _driver.refusal(fields["image"], model.image, machine.driver, machine.gpu_name) if machine.gpu else ""
+    if misfit and not fields["force"]:
+        raise ResolveError(f"{where}.image: {misfit}")
     memory = fields["memory_gib"]
     if _catalog.need_gib(fields) <= 0:
         raise ResolveError(f"{where}.memory_gib: must be more than 0: what the loaded engine needs")

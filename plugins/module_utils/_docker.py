@@ -26,7 +26,10 @@ _PTXAS = "/usr/local/cuda/bin/ptxas"
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where on a host an engine runs: folders, the owner of the tree, the GPU's CDI name or ``none``, its limits."""
+    """Where on a host an engine runs: folders, the owner of the tree, the GPU, its limits.
+
+    ``gpu`` is a CDI name (nvidia.com/gpu=all), what ``--gpus`` takes behind gpus= (gpus=all), or none.
+    """
 
     root: str
     uid: int
@@ -66,7 +69,8 @@ def docker_run(contract: Mapping[str, Any], model: Model, argv: Sequence[str], p
         # Their processes share tensors through /dev/shm (NVIDIA's playbooks give --ipc host or 16g) and leave children.
         command += ["--init", "--shm-size", "16g"]
     if gpu:
-        command += ["--device", place.gpu]
+        by_hook = place.gpu.startswith("gpus=")
+        command += ["--gpus", place.gpu.removeprefix("gpus=")] if by_hook else ["--device", place.gpu]
         command += [word for limit in place.ulimits for word in ("--ulimit", limit)]
     command += _limits(fields)
     command += ["--publish", f"127.0.0.1:{contract['port']}:{contract['port']}"]

@@ -6,6 +6,7 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import grp
 import http.client
 import json
 import os
@@ -32,6 +33,7 @@ def read(root: Path) -> dict[str, Any]:
     meminfo = _text(root / "proc/meminfo")
     kernel = _text(root / "proc/sys/kernel/osrelease").strip() or platform.release()
     cdi, cdi_devices = _nvidia.cdi(root)
+    toolkit = _nvidia.packages(root, *_nvidia.TOOLKIT)
     facts = {
         "os": os_release(_text(root / "etc/os-release")),
         "dgx": dgx_release(_text(root / "etc/dgx-release")),
@@ -41,7 +43,8 @@ def read(root: Path) -> dict[str, Any]:
         "memory": memory(meminfo),
         "systemd": (root / "run/systemd/system").is_dir(),
         "docker": docker(root),
-        "toolkit": _nvidia.toolkit(root),
+        "toolkit": _nvidia.toolkit(toolkit),
+        "toolkit_packages": toolkit,
         "cdi": cdi,
         "cdi_devices": cdi_devices,
         "listening": listening(root),
@@ -70,6 +73,12 @@ def look_at(path: str, user: Mapping[str, Any] | None) -> dict[str, Any]:
     except OSError:
         return {"path": str(full), "exists": False, "is_dir": False, "size": 0}
     return {"path": str(full), "exists": True, "is_dir": full.is_dir(), "size": stat.st_size}
+
+
+def groups(name: str, gid: int) -> list[str]:
+    """The names of the groups that a user is in, sorted; ``gid`` is the one of the password file."""
+    known = {entry.gr_gid: entry.gr_name for entry in grp.getgrall()}
+    return sorted(known.get(one, str(one)) for one in os.getgrouplist(name, gid))
 
 
 def disk(path: str, user: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -172,15 +181,31 @@ def docker(root: Path) -> dict[str, Any]:
     """Is there a Docker engine, whose is it, and does it answer?
 
     ``installed``: an engine's binary is there; ``packaged``: it is the distribution's own package docker.io;
-    ``version`` of the running one, else empty, and then ``error``.
+    ``version`` of the running one, else empty, and then ``error``; ``cdi``: that one gives containers CDI devices.
     """
     packaged = (root / "var/lib/dpkg/info/docker.io.list").exists()
     installed = any((root / folder / "dockerd").exists() for folder in ("usr/bin", "usr/sbin", "usr/local/bin"))
+    socket_path = root / "run/docker.sock"
     try:
-        answer = _docker_get(str(root / "run/docker.sock"), "/version")
+        answer = docker_get(socket_path, "/version")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return {"installed": installed, "packaged": packaged, "version": "", "error": str(error)}
-    return {"installed": True, "packaged": packaged, "version": str(answer.get("Version", "")), "error": ""}
+        return {"installed": installed, "packaged": packaged, "version": "", "error": str(error), "cdi": False}
+    return {
+        "installed": True,
+        "packaged": packaged,
+        "version": str(answer.get("Version", "")),
+        "error": "",
+        "cdi": docker_has_cdi(socket_path),
+    }
+
+
+def docker_has_cdi(socket_path: Path) -> bool:
+    """Whether the running engine looks at folders of CDI specifications: it tells none where CDI is off, or unknown."""
+    try:
+        folders = docker_get(socket_path, "/info").get("CDISpecDirs")
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return isinstance(folders, list) and any(folders)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -194,8 +219,9 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _docker_get(path: str, url: str) -> dict[str, Any]:
-    connection = _UnixConnection(path)
+def docker_get(socket_path: Path, url: str) -> dict[str, Any]:
+    """What the engine answers. Raises OSError, ValueError and HTTPException."""
+    connection = _UnixConnection(str(socket_path))
     try:
         connection.request("GET", url)
         answer = json.load(connection.getresponse())

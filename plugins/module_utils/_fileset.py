@@ -186,7 +186,7 @@ def _file(entry: Entry, result: Result, check: bool) -> None:
     shown = (HIDDEN if regular else "", HIDDEN) if entry.secret else (_shown(have), _shown(wanted))
     result.add(entry.path, *shown)
     if not check:
-        _write(entry.path, wanted, entry.mode, uid, gid)
+        write(entry.path, wanted, entry.mode, uid, gid)
 
 
 def _shown(content: bytes) -> str:
@@ -194,7 +194,7 @@ def _shown(content: bytes) -> str:
     return content.decode(errors="replace")
 
 
-def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
+def write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as handle:

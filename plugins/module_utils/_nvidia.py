@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.hearth.spark.plugins.module_utils._program import Program
+
+# All of one version, or none: each wants its own of the others (NVIDIA's installation guide).
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
 
 # A driver that is broken may take minutes to say so.
 _TIMEOUT_S = 5.0
@@ -70,24 +79,36 @@ def driver(text: str) -> str:
     return str(found[1]) if found else ""
 
 
-def toolkit(root: Path) -> str:
-    """The version of the container toolkit, such as 1.20.1; empty where there is none.
+def packages(root: Path, *names: str) -> dict[str, str]:
+    """The installed ones of these Debian packages, and the version of each; empty without a package manager's record.
 
-    The package manager's record costs a millisecond and cannot hang; nvidia-ctk is asked only where it has none.
+    The record costs a millisecond, and cannot hang as a program can.
     """
     try:
         record = b"\n" + (root / "var/lib/dpkg/status").read_bytes()
     except OSError:
-        record = b""
-    # The second one alone is all that CDI needs, and brings nvidia-ctk.
-    for package in (b"nvidia-container-toolkit", b"nvidia-container-toolkit-base"):
-        begin = record.find(b"\nPackage: " + package + b"\n")
+        return {}
+    found: dict[str, str] = {}
+    for name in names:
+        begin = record.find(f"\nPackage: {name}\n".encode())
         if begin < 0:
             continue
         lines = record[begin:].partition(b"\n\n")[0]
         entry: dict[bytes, bytes] = dict(re.findall(rb"^(Status|Version): (.*)$", lines, flags=re.MULTILINE))
         if entry.get(b"Status", b"").endswith(b" ok installed"):
-            version = entry.get(b"Version", b"").decode(errors="replace")
+            found[name] = entry.get(b"Version", b"").decode(errors="replace")
+    return found
+
+
+def toolkit(installed: Mapping[str, str]) -> str:
+    """The version of the container toolkit, such as 1.20.1; empty where there is none.
+
+    ``installed`` are its packages; nvidia-ctk is asked only where there are none.
+    """
+    # The second one alone is all that CDI needs, and brings nvidia-ctk.
+    for package in ("nvidia-container-toolkit", "nvidia-container-toolkit-base"):
+        version = installed.get(package, "")
+        if version:
             return version.rpartition("-")[0] or version
     found = re.search(r"\bversion (\d\S*)", Program("nvidia-ctk", "--version").answer(_TIMEOUT_S).text)
     return str(found[1]) if found else ""

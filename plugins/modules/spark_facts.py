@@ -104,13 +104,18 @@ ansible_facts:
         docker:
           description: >-
             C(installed), whether there is an engine; C(packaged), whether it is the distribution's own package
-            docker.io; C(version) of the one that runs, or else C(error).
+            docker.io; C(version) of the one that runs, or else C(error); C(cdi), whether that one gives containers CDI
+            devices.
           type: dict
-          sample: {installed: true, packaged: false, version: 29.6.2, error: ""}
+          sample: {installed: true, packaged: false, version: 29.6.2, error: "", cdi: true}
         toolkit:
           description: The version of the NVIDIA container toolkit.
           type: str
           sample: 1.20.1
+        toolkit_packages:
+          description: Those of its four packages that are installed, with their versions.
+          type: dict
+          sample: {nvidia-container-toolkit: 1.20.1-1, libnvidia-container1: 1.20.1-1}
         cdi:
           description: The kinds of device that CDI specifications offer.
           type: list
@@ -134,9 +139,10 @@ ansible_facts:
           description: Whether the package C(hearth) is on the host.
           type: bool
         user:
-          description: C(name), C(uid), C(gid) and C(home) of O(user); empty where there is no such user.
+          description: >-
+            C(name), C(uid), C(gid), C(home) and C(groups), by name, of O(user); empty where there is no such user.
           type: dict
-          sample: {name: spark, uid: 1000, gid: 1000, home: /home/spark}
+          sample: {name: spark, uid: 1000, gid: 1000, home: /home/spark, groups: [docker, spark]}
         paths:
           description: >-
             For each of O(paths) C(path) with the home in it, C(exists), C(is_dir) and C(size) in bytes.
@@ -183,7 +189,13 @@ def main() -> None:
         except KeyError:
             pass
         else:
-            user = {"name": entry.pw_name, "uid": entry.pw_uid, "gid": entry.pw_gid, "home": entry.pw_dir}
+            user = {
+                "name": entry.pw_name,
+                "uid": entry.pw_uid,
+                "gid": entry.pw_gid,
+                "home": entry.pw_dir,
+                "groups": _facts.groups(entry.pw_name, entry.pw_gid),
+            }
     module.exit_json(
         changed=False,
         ansible_facts={
