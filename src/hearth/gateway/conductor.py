@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Protocol
 
-from hearth.errors import HearthError, SystemdError
+from hearth.errors import BusyError, HearthError, SystemdError
 from hearth.gateway.replies import Refusal
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Effect, Grant, Refuse, Stop
 from hearth.gateway.scheduler.events import (
@@ -231,14 +231,17 @@ class Conductor:
         self.tell(result)
 
     async def _stop(self, engine: str) -> None:
+        busy = False
         try:
             await self._hands.stop(engine)
+        except BusyError:
+            busy = True
         except HearthError as error:
             _log.warning("%s", error)
         except Exception:  # noqa: BLE001 - the scheduler waits for the end of it, whatever it was
             _log.exception("the stop of %s ended by an error of Hearth's own", engine)
         await self._look_again((engine,))
-        self.tell(Stopped(engine))
+        self.tell(Stopped(engine, busy))
 
     async def _look_again(self, engines: tuple[str, ...]) -> None:
         """The result of a transaction comes after the states it led to, whether their signals came yet or not.

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 import pytest
 from house import until
 
-from hearth.errors import SystemdError
+from hearth.errors import BusyError, SystemdError
 from hearth.gateway.conductor import Conductor
 from hearth.gateway.replies import Refusal
 from hearth.gateway.scheduler.effects import Effect
-from hearth.gateway.scheduler.events import Event, Loaded, LoadFailed, Stopped, UnitChanged
+from hearth.gateway.scheduler.events import AdminUnload, Event, Loaded, LoadFailed, Stopped, UnitChanged
 from hearth.gateway.scheduler.scheduler import Scheduler
 from hearth.gateway.scheduler.spec import EngineSpec, MemoryView, Phase, Policy
 
@@ -133,6 +133,16 @@ async def test_a_stop_that_fails_does_not_keep_others_from_starting(error: Excep
     turn = stage.ask("one")
     stage.hands.go.set()
     await turn
+
+
+async def test_an_unload_that_another_change_kept_from_beginning_is_tried_again() -> None:
+    stage = Stage(busy_retry_s=0.02)
+    stage.comes_up("mini")
+    stage.hands.error = BusyError("another change has the box")
+    stage.conductor.tell(AdminUnload("mini", 5.0))
+    await until(lambda: len(stage.hands.calls) > 1)
+    stage.hands.error = None
+    await until(lambda: stage.conductor.view()[1].phase == "stopped")
 
 
 async def test_who_waits_no_longer_costs_nothing() -> None:

@@ -124,6 +124,25 @@ def test_what_is_in_flight_on_an_engine_that_is_removed_goes_on_and_nobody_else_
     assert bench.wait(10_000) == []
 
 
+def test_an_engine_that_is_removed_is_not_unloaded_any_more() -> None:
+    bench = Bench(spec("scout"))
+    bench.up("scout")
+    bench.arrive("r1", "scout")
+    bench.unload("scout", drain_s=60)
+    bench.configure()
+    assert bench.wait(100) == []
+    assert bench.end("r1") == []
+
+
+def test_out_of_memory_has_no_engine_go_that_is_removed() -> None:
+    bench = Bench(spec("scout"), spec("coder"), free_gib=60)
+    bench.up("scout")
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "coder")
+    bench.configure(bench.specs["coder"])
+    assert refused(bench.failed("coder", "oom")) == {"r2": "load_failed"}
+
+
 def test_a_hold_waits_for_what_is_in_flight_on_an_engine_that_is_removed() -> None:
     bench = Bench(spec("scout"))
     bench.up("scout")

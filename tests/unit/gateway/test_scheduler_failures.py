@@ -388,6 +388,17 @@ def test_who_waits_at_the_door_of_a_ready_engine_is_not_refused_for_its_breaker(
     assert bench.arrive("r1", "scout") == []
 
 
+def test_an_engine_that_somebody_stops_while_its_breaker_is_open_is_not_started_for_who_waits() -> None:
+    bench = Bench(spec("scout"))
+    trip(bench)
+    bench.unit("scout", "starting", "ready")
+    bench.hold("scout")
+    bench.arrive("r1", "scout")
+    bench.unit("scout", "stopping")
+    assert refused(bench.unit("scout", "stopped")) == {"r1": "breaker_open"}
+    assert bench.let_go() == []
+
+
 def test_a_ready_engine_lets_requests_in_whatever_its_breaker() -> None:
     bench = Bench(spec("scout"))
     trip(bench)

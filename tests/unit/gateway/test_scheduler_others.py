@@ -6,7 +6,7 @@ from __future__ import annotations
 from scheduling import Bench, begun, crowded_box, granted, only, refused, spec
 
 from hearth.gateway.scheduler.effects import Begin, CancelLoad, Cut, Drained, Grant, Refuse, Stop
-from hearth.gateway.scheduler.events import LoadFailed
+from hearth.gateway.scheduler.events import LoadFailed, Stopped
 
 # Holds: another process changes engines
 
@@ -283,6 +283,16 @@ def test_a_load_that_comes_while_an_engine_stops_starts_it_again() -> None:
     bench.unload("scout")
     bench.load("a1", "scout")
     assert begun(bench.stopped("scout")) == [("scout", ())]
+
+
+def test_an_unload_that_another_change_kept_from_beginning_is_tried_again() -> None:
+    bench = Bench(spec("scout"), busy_retry_s=1)
+    bench.up("scout")
+    bench.unload("scout")
+    assert bench.tell(Stopped("scout", busy=True)) == []
+    assert bench.arrive("r1", "scout") == []
+    assert bench.wait(0.9) == []
+    assert bench.wait(0.1) == [Stop("scout")]
 
 
 def test_an_unload_keeps_no_other_engine_s_requests_waiting() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scheduling import Bench, begun, crowded_box, only, refused, spec
+from scheduling import Bench, begun, crowded_box, granted, only, refused, spec
 
 from hearth.gateway.scheduler.effects import Begin, Refuse, Stop
 from hearth.gateway.scheduler.events import Stopped
@@ -178,6 +178,19 @@ def test_nobody_is_told_that_it_does_not_fit_while_memory_may_come_back() -> Non
     assert refused(bench.wait(0.1)) == {"r1": "does_not_fit"}
 
 
+def test_memory_that_somebody_else_let_go_of_during_a_load_is_still_waited_for() -> None:
+    bench = Bench(spec("coder", 30, pinned=True), spec("tiny", 30), spec("big", 30), free_gib=30, settle_s=10)
+    bench.up("tiny")
+    bench.arrive("r1", "coder")
+    bench.unit("coder", "starting")
+    bench.wait(1)
+    bench.unit("tiny", "stopping", "stopped")
+    bench.loaded("coder")
+    assert bench.arrive("r2", "big") == []
+    bench.free_gib = 30
+    assert begun(bench.wait(1)) == [("big", ())]
+
+
 def test_memory_is_looked_at_only_while_somebody_waits_for_it() -> None:
     bench = Bench(spec("scout", 60), spec("coder", 60), free_gib=0)
     bench.unit("scout", "starting", "failed")
@@ -267,6 +280,17 @@ def test_who_arrives_while_an_idle_engine_stops_has_it_started_again() -> None:
     bench.wait(1800)
     assert bench.arrive("r1", "scout") == []
     assert begun(bench.stopped("scout")) == [("scout", ())]
+
+
+def test_a_stop_that_another_change_kept_from_beginning_is_tried_again_unless_somebody_comes() -> None:
+    bench = Bench(spec("scout"), idle_stop_s=1800, busy_retry_s=1)
+    bench.up("scout")
+    bench.wait(1800)
+    assert bench.tell(Stopped("scout", busy=True)) == []
+    assert bench.wait(1) == [Stop("scout")]
+    bench.tell(Stopped("scout", busy=True))
+    assert granted(bench.arrive("r1", "scout")) == ["r1"]
+    assert bench.wait(10) == []
 
 
 def test_an_engine_that_would_not_stop_is_let_in_to_again_and_told_to_stop_after_the_same_time() -> None:

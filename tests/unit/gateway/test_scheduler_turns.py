@@ -91,6 +91,29 @@ def test_a_door_stays_shut_while_memory_is_on_its_way_back() -> None:
     assert bench.arrive("r3", "scout") == []
 
 
+def test_a_door_opens_while_memory_is_on_its_way_back_where_nobody_has_waited_for_long() -> None:
+    bench = Bench(spec("scout"), spec("coder"), spec("writer"), spec("tiny", 10), free_gib=0)
+    bench.up("scout", "tiny")
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "coder")
+    bench.wait(60)
+    bench.unit("tiny", "stopping", "stopped")
+    bench.arrive("r3", "scout")
+    bench.arrive("r4", "writer")
+    assert granted(bench.leave("r2")) == ["r3"]
+
+
+def test_a_door_opens_while_another_engine_stops() -> None:
+    bench = Bench(spec("scout"), spec("coder"), spec("tiny", 10), free_gib=0)
+    bench.up("scout", "tiny")
+    bench.arrive("r1", "scout")
+    bench.arrive("r2", "coder")
+    bench.wait(60)
+    bench.unload("tiny")
+    bench.arrive("r3", "scout")
+    assert granted(bench.leave("r2")) == ["r3"]
+
+
 def test_a_door_stays_shut_while_another_change_has_the_box() -> None:
     bench = busy()
     bench.wait(60)

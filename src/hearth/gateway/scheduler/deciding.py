@@ -21,20 +21,15 @@ ENDING = "the gateway is about to end: ask again in a moment"
 def decide(state: State) -> None:
     """Let in and turn away, end what is late, and begin the next change where one is due and none is under way."""
     state.due = math.inf
-    for engine in state.all:
-        if not engine.evictable:
-            # It has ended behind its door, or may stay.
-            engine.closing = None
     state.let_in()
     for engine in state.all:
         if engine.wanted_since is not None:
             _turn_away(state, engine, engine.wanted_since)
+    _open_doors(state)
+    for engine in state.all:
         if engine.leases:
             _cut_late(state, engine)
     _tell_holds(state)
-    if state.holds or state.closing:
-        # Nothing begins, so no door is shut for it.
-        state.open_all_but(())
     if state.change is not None:
         _cancel_unwanted(state)
     elif not state.holds and not state.closing:
@@ -48,6 +43,8 @@ def _turn_away(state: State, engine: Standing, since: float) -> None:
     elif engine.spec.start == "manual" and engine.phase not in {"ready", "starting"} and not engine.is_asked_for:
         why = f"{engine.name} does not run, and only an administrator starts it"
         state.refuse_all(engine, "not_on_demand", why)
+    elif engine.breaker.is_open(state.now) and engine.phase in {"stopped", "failed"} and not engine.is_asked_for:
+        state.refuse_all(engine, "breaker_open", engine.breaker.reason, engine.breaker.log)
     late = [waiter.request for waiter in engine.waiters.values() if waiter.until <= state.now]
     if late:
         # Who comes again when told to is to find it ready: so the wish stays, and its place in the queue.
@@ -62,6 +59,24 @@ def _turn_away(state: State, engine: Standing, since: float) -> None:
         engine.forget_if_unwanted()
     elif engine.wish is not None:
         state.wake(engine.wish.until)
+
+
+def _open_doors(state: State) -> None:
+    """Open those that are shut for nobody any more, or whose engine has ended or may stay."""
+    head = next(iter(_startable(state)), None)
+    is_shut = head is not None and state.now >= _half(state, head) and not state.holds and not state.closing
+    state.open_all_but([engine for engine in state.all if is_shut and engine.evictable])
+
+
+def _startable(state: State) -> list[Standing]:
+    """The engines that are to be started, whose turn it is first."""
+    return [one for one in queue(state.all, state.loading) if one.phase in {"stopped", "failed"}]
+
+
+def _half(state: State, engine: Standing) -> float:
+    """When this engine has been waited for so long that a door may be shut for it."""
+    since = engine.wanted_since
+    return (state.now if since is None else since) + state.policy.max_wait_s / 2
 
 
 def _cut_late(state: State, engine: Standing) -> None:
@@ -96,21 +111,22 @@ def _cancel_unwanted(state: State) -> None:
 
 
 def _next_change(state: State) -> None:
+    state.wake(state.not_before)
     for engine in state.all:
-        if engine.unload is not None and engine.phase in {"starting", "ready"} and not engine.leases:
+        wanted_away = engine.unload is not None and engine.phase in {"starting", "ready"}
+        if wanted_away and not engine.leases and not state.busy:
             state.stop(engine)
             return
     state.open_all_but(_make_room(state))
-    if state.change is None:
+    if state.change is None and not state.busy:
         _stop_idle(state)
 
 
 def _make_room(state: State) -> Collection[Standing]:
     """Begin a load, or have room made for one; returns the engines whose doors are to be shut for that."""
-    waiting = [one for one in queue(state.all, None) if one.phase in {"stopped", "failed"}]
+    waiting = _startable(state)
     shut = [one for one in state.all if one.closing is not None]
-    if waiting and state.now < state.not_before:
-        state.wake(state.not_before)
+    if waiting and state.busy:
         return shut
     while waiting:
         head = waiting.pop(0)
@@ -132,8 +148,7 @@ def _begin_or_wait(state: State, head: Standing, choice: Choice, behind: Iterabl
     if all(not one.leases and one.may_go_at(policy) <= now for one in choice.victims):
         state.begin(head, choice.victims)
         return ()
-    since = head.wanted_since
-    half = (now if since is None else since) + policy.max_wait_s / 2
+    half = _half(state, head)
     shut = []
     for one in choice.victims:
         shut_at = max(half, one.ready_since + policy.min_residency_s)

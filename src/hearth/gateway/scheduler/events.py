@@ -73,9 +73,13 @@ class LoadFailed(msgspec.Struct, frozen=True):
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """The result of Stop, also where the engine did not stop: its state is what UnitChanged said last."""
+    """The result of Stop, also where the engine did not stop: its state is what UnitChanged said last.
+
+    ``busy``: another change had the box, nothing was touched, try again.
+    """
 
     engine: str
+    busy: bool = False
 
 
 class HoldBegan(msgspec.Struct, frozen=True):

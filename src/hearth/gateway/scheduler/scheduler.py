@@ -177,8 +177,9 @@ class Scheduler:
         engine = self._state.end_change(event.engine, load=True)
         if engine is not None:
             engine.load_s = event.load_s
-            # It began only once the memory of those that went for it was back.
-            self._state.released_at = -math.inf
+            if self._state.released_at <= engine.run_began:
+                # It began only once the memory of those that went for it was back.
+                self._state.released_at = -math.inf
             if engine.phase != "ready":
                 self._state.failed(engine, f"the engine {engine.name} ended as soon as it was ready")
         return True
@@ -200,10 +201,13 @@ class Scheduler:
         return True
 
     def _stopped(self, event: told.Stopped) -> bool:
-        engine = self._state.end_change(event.engine, load=False)
-        if engine is not None:
+        state = self._state
+        engine = state.end_change(event.engine, load=False)
+        if engine is not None and event.busy:
+            state.not_before = state.now + state.policy.busy_retry_s
+        elif engine is not None:
             # One that would not stop counts as used, or it would be told to stop again at once, and again.
-            engine.unload, engine.last_used = None, self._state.now
+            engine.unload, engine.last_used = None, state.now
         return True
 
     def _hold_began(self, event: told.HoldBegan) -> bool:
@@ -247,7 +251,7 @@ class Scheduler:
                 engine.configure(wanted[name])
                 continue
             state.refuse_all(engine, "removed", f"the model {name} was just removed")
-            engine.removed = True
+            engine.removed, engine.unload = True, None
             if not engine.leases and not engine.moving:
                 del state.engines[name]
         for name, spec in wanted.items():

@@ -46,6 +46,11 @@ class State:
         return self.change.engine if self.change and self.change.load else None
 
     @property
+    def busy(self) -> bool:
+        """Whether another change was found to have the box just now."""
+        return self.now < self.not_before
+
+    @property
     def settled_at(self) -> float:
         """From when on the memory of engines that stopped has had its time to come back."""
         return self.released_at + self.policy.settle_s
