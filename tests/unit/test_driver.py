@@ -30,7 +30,8 @@ def test_a_driver_that_is_too_old_is_named_with_what_is_wanted(wanted: str, driv
     said = _driver.refusal("vllm", {"min_driver": wanted}, driver, "NVIDIA GB10")
 
     assert said == (
-        f"vllm wants NVIDIA's driver {wanted} or newer, and this host has {driver}: update the driver, or name another image"
+        f"vllm wants NVIDIA's driver {wanted} or newer, and this host has {driver}: update the driver, or name another "
+        "image"
     )
 
 

@@ -128,28 +128,49 @@ class TestDocker:
         return Path()
 
     @pytest.fixture
-    def answers(self, root: Path) -> Iterator[Callable[[bytes], None]]:
-        said = [b""]
+    def answers(self, root: Path) -> Iterator[Callable[..., None]]:
+        """What the engine says, to every question, or by its path."""
+        said: dict[str, bytes] = {}
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
+                path = self.rfile.readline().decode().split(" ")[1]
                 while self.rfile.readline().strip():
                     pass
-                self.wfile.write(said[0])
+                self.wfile.write(said.get(path, said[""]))
 
         with socketserver.ThreadingUnixStreamServer("run/docker.sock", Handler) as listener:
             thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
-            yield lambda raw: said.__setitem__(0, raw)
+            yield lambda raw, path="": said.__setitem__(path, raw)
             listener.shutdown()
             thread.join()
 
-    def test_a_running_engine_tells_its_version(self, root: Path, answers: Callable[[bytes], None]) -> None:
+    def test_a_running_engine_tells_its_version(self, root: Path, answers: Callable[..., None]) -> None:
         answers(b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"Version": "29.6.2"}')
 
         facts = _facts.docker(root)
 
         assert (facts["installed"], facts["version"], facts["error"]) == (True, "29.6.2", "")
+
+    @pytest.mark.parametrize(
+        ("info", "cdi"),
+        [
+            ('{"CDISpecDirs": ["/etc/cdi", "/var/run/cdi"]}', True),
+            ('{"CDISpecDirs": []}', False),
+            ('{"CDISpecDirs": null}', False),
+            ('{"CDISpecDirs": [""]}', False),
+            ("{}", False),
+            ("no JSON", False),
+        ],
+    )
+    def test_a_running_engine_tells_whether_it_gives_cdi_devices(
+        self, root: Path, answers: Callable[..., None], info: str, cdi: bool
+    ) -> None:
+        answers(b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"Version": "29.6.2"}')
+        answers(f"HTTP/1.1 200 OK\r\nContent-Length: {len(info)}\r\n\r\n{info}".encode(), "/info")
+
+        assert _facts.docker(root)["cdi"] is cdi
 
     @pytest.mark.parametrize("raw", [b"", b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"])
     def test_an_answer_that_is_none_has_no_version(

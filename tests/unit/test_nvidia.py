@@ -212,31 +212,37 @@ class TestToolkit:
         other = self.package("nvidia-container-toolkit-doc", "0.1-1") + self.package("zlib1g", "1:1.3-1")
         put("var/lib/dpkg/status", other + self.package("nvidia-container-toolkit", "1.20.1-1") + other)
 
-        assert _nvidia.toolkit(tmp_path) == "1.20.1"
+        assert _nvidia.toolkit(_nvidia.packages(tmp_path, *_nvidia.TOOLKIT)) == "1.20.1"
 
     def test_of_the_part_that_cdi_needs(self, tmp_path: Path, put: Put) -> None:
         put("var/lib/dpkg/status", self.package("nvidia-container-toolkit-base", "1.19.0-1"))
 
-        assert _nvidia.toolkit(tmp_path) == "1.19.0"
+        assert _nvidia.toolkit(_nvidia.packages(tmp_path, *_nvidia.TOOLKIT)) == "1.19.0"
 
     def test_of_a_package_that_is_held(self, tmp_path: Path, put: Put) -> None:
         put("var/lib/dpkg/status", self.package("nvidia-container-toolkit", "1.20.1-1", "hold ok installed"))
 
-        assert _nvidia.toolkit(tmp_path) == "1.20.1"
+        assert _nvidia.toolkit(_nvidia.packages(tmp_path, *_nvidia.TOOLKIT)) == "1.20.1"
 
     @pytest.mark.parametrize("status", ["deinstall ok config-files", "install ok unpacked"])
     def test_a_package_that_is_not_installed_is_none(self, tmp_path: Path, put: Put, status: str) -> None:
         put("var/lib/dpkg/status", self.package("nvidia-container-toolkit", "1.20.1-1", status))
 
-        assert _nvidia.toolkit(tmp_path) == ""
+        assert _nvidia.toolkit(_nvidia.packages(tmp_path, *_nvidia.TOOLKIT)) == ""
 
     def test_without_a_package_nvidia_ctk_tells(self, tmp_path: Path, program: Put) -> None:
         program("nvidia-ctk", "echo 'NVIDIA Container Toolkit CLI version 1.17.8'; echo 'commit: f202b80a9b9d'")
 
-        assert _nvidia.toolkit(tmp_path) == "1.17.8"
+        assert _nvidia.toolkit(_nvidia.packages(tmp_path, *_nvidia.TOOLKIT)) == "1.17.8"
+
+    def test_its_packages_are_told_each_with_its_version(self, tmp_path: Path, put: Put) -> None:
+        gone = self.package("libnvidia-container1", "1.19.0-1", "deinstall ok config-files")
+        put("var/lib/dpkg/status", self.package("nvidia-container-toolkit-base", "1.20.1-1") + gone)
+
+        assert _nvidia.packages(tmp_path, *_nvidia.TOOLKIT) == {"nvidia-container-toolkit-base": "1.20.1-1"}
 
     def test_a_box_without_it_has_none(self, tmp_path: Path) -> None:
-        assert _nvidia.toolkit(tmp_path) == ""
+        assert _nvidia.toolkit(_nvidia.packages(tmp_path, *_nvidia.TOOLKIT)) == ""
 
 
 @pytest.mark.parametrize(
