@@ -23,6 +23,8 @@ MODELS = "/home/spark/ai/models/moody"
 FOLDER = "/var/lib/hearth-lab"
 MEMINFO = "/run/hearth-lab/meminfo"
 TOTAL_GIB, BASE_GIB, FLOOR_GIB = 119.0, 4.0, 10.0
+# Two looks of the meter, and more.
+LOOKS_S = 0.1
 # What may be alive at once, in GiB: what the host has, but its own part and the floor.
 BUDGET_GIB = TOTAL_GIB - BASE_GIB - FLOOR_GIB
 # Two of the main lane that fit side by side with the utility (big and small), and two that do not (big and other).
@@ -67,6 +69,12 @@ rm -rf /etc/systemd/system/hearth-lab-meter.service /etc/systemd/system.conf.d/h
 rm -f /var/lib/hearth/measured.json
 systemctl daemon-reload
 """
+
+
+def _playing(settings: dict[str, float]) -> str:
+    """A shell command that tells the meter what to play."""
+    said = json.dumps({"total": TOTAL_GIB, "base": BASE_GIB, **settings})
+    return f"echo '{said}' >{FOLDER}/meter.new && mv {FOLDER}/meter.new {FOLDER}/meter.json"
 
 
 @dataclass
@@ -146,12 +154,23 @@ class Stage:
 
     def reset(self, *, work: bool = True) -> None:
         """Good moods and good memory, and big and helper run, whatever a test did."""
-        self.box.out(f"rm -f {MODELS}/*/mood; systemctl start docker hearth-lab-meter")
-        self.memory()
-        if work:
+        self.box.out(f"rm -f {MODELS}/*/mood; systemctl start docker hearth-lab-meter; {_playing({})}")
+        time.sleep(LOOKS_S)
+        # Most tests leave them so, and looking is quicker than switching to what runs.
+        if work and not self._is_as_made():
             self.ok("switch", "big")
             self.ok("switch", "helper")
             assert self.active() == ["big", "helper"]
+
+    def _is_as_made(self) -> bool:
+        """Whether big and helper run and start at boot, nothing else does, and no change was left half done."""
+        if self.box.sh("test -s /run/hearth/switch.json").returncode == 0:
+            return False
+        stands = {row["name"]: (row["state"], row["boot"]) for row in self.rows()}
+        at_rest = [("inactive", False), ("failed", False)]
+        return all(
+            stands[name] == ("active", True) if name in {"big", "helper"} else stands[name] in at_rest for name in NEEDS
+        )
 
     def mood(self, engine: str, *lines: str) -> None:
         """How an engine behaves from its next start on; without lines, well."""
@@ -161,10 +180,8 @@ class Stage:
 
     def memory(self, **settings: float) -> None:
         """What the meter plays: see lab/meter.py. What is not said is as usual."""
-        said = {"total": TOTAL_GIB, "base": BASE_GIB, **settings}
-        self.box.out(f"echo '{json.dumps(said)}' >{FOLDER}/meter.new && mv {FOLDER}/meter.new {FOLDER}/meter.json")
-        # Two looks of the meter.
-        time.sleep(0.1)
+        self.box.out(_playing(settings))
+        time.sleep(LOOKS_S)
 
     def command(self, *words: str) -> str:
         """A command line that sees the played memory, as the units do."""
