@@ -130,6 +130,9 @@ class Box:
     def tell(self, *events: Event) -> None:
         raise NotImplementedError
 
+    def at_rest(self) -> None:
+        raise NotImplementedError
+
     # Memory
 
     @property
@@ -175,6 +178,7 @@ class Box:
                 due = self.scheduler.due()
                 assert due is None or due > self.now, "a tick is wanted again at the same time"
         self.now = until
+        self.at_rest()
 
     # Engines, as systemd has them
 

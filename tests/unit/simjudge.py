@@ -36,7 +36,7 @@ class Judge(Box):
         # Of waits that are over; only what was after the time from which they count.
         self.longest_wait_s, self.counted_from = 0.0, -math.inf
         self.on_grant: Callable[[str, str], None] = lambda _request, _engine: None
-        # What is being told.
+        # What is being told, or was last.
         self.event: Event = Tick()
 
     def held(self, machine: Machine) -> bool:
@@ -193,6 +193,8 @@ class Judge(Box):
         machine = self.machines[cancel.engine]
         assert machine.unload_until is not None or not machine.waiting, "cancelled what is waited for"
         assert machine.unload_until is not None or not machine.asked, "cancelled what an administrator wants"
+        promised = machine.promised_until > self.now and machine.spec.start != "manual"
+        assert machine.unload_until is not None or not promised, "cancelled what somebody is to come again for"
         self.cancelled = True
 
     def _deadline(self, machine: Machine) -> float:
@@ -242,10 +244,11 @@ class Judge(Box):
             in_flight = any(self.machines[name].leases for name in engines)
             assert hold in self.told or (in_flight and until > late), "not told that it is drained"
         self._change(late)
-        if isinstance(self.event, Tick):
-            # Not after every event: memory may have come back since the last one that was decided on.
-            assert self.scheduler.handle(Tick(), self.now) == [], "the same, looked at again, led to something else"
-            self._progress()
+
+    def looked_at(self) -> None:
+        """The same after a tick: only then was everything decided on, memory included, which comes back unseen."""
+        assert self.scheduler.handle(Tick(), self.now) == [], "the same, looked at again, led to something else"
+        self._progress()
 
     def _door(self, machine: Machine, view: EngineView) -> None:
         if view.open or machine.phase != "ready":

@@ -19,6 +19,7 @@ from hearth.gateway.scheduler.events import (
     HoldBegan,
     HoldEnded,
     Left,
+    Tick,
     UnitChanged,
 )
 from hearth.gateway.scheduler.spec import EngineSpec, Policy
@@ -49,6 +50,8 @@ class SimBox(Judge):
                     self.judge(effect)
                 self.memory_holds()
             self.at_rest()
+            if isinstance(self.event, Tick):
+                self.looked_at()
         except AssertionError:
             self.failed = True
             raise

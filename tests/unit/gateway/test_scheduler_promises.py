@@ -71,12 +71,14 @@ class Promises(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(self.box.leased()))
         (self.box.leave if hangs_up else self.box.end)(request)
 
-    @precondition(lambda self: self.box.outcome)
-    @rule(data=st.data())
-    def an_end_is_told_again(self, data: st.DataObject) -> None:
-        request = data.draw(st.sampled_from(list(self.box.outcome)))
-        if self.box.outcome[request] not in {"waits", "leased"}:
-            self.box.tell(Ended(request))
+    @rule(name=st.sampled_from("abc"), other=st.sampled_from("abe"))
+    def another_is_asked_for_while_one_is_in_use(self, name: str, other: str) -> None:
+        """Until the door is shut: few other steps lead there."""
+        self.box.arrive(name)
+        self.box.pass_(LOAD_S + POLICY.min_residency_s)
+        self.box.arrive(other)
+        self.box.pass_(POLICY.max_wait_s / 2)
+        self.box.arrive(name)
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 5.0, 11.0, 31.0, 130.0]))
     def wait(self, seconds: float) -> None:
@@ -112,8 +114,10 @@ class Promises(RuleBasedStateMachine):
         self.box.stranger_stops(name, restarts=restarts)
 
     @rule(name=some_engine)
-    def a_state_is_told_again(self, name: str) -> None:
+    def what_is_known_is_told_again(self, name: str) -> None:
         self.box.told_again(name)
+        for request in [one for one, outcome in self.box.outcome.items() if outcome in {"ended", "left", "done"}]:
+            self.box.tell(Ended(request))
 
     @rule(gib=st.sampled_from([-10.0, 5.0, 30.0]))
     def another_program_takes_memory(self, gib: float) -> None:
