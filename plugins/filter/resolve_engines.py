@@ -46,6 +46,10 @@ options:
     description: What has to stay free for the host itself, in GiB; 0 for what fits its size.
     type: float
     default: 0
+  recipes:
+    description: The folder from which paths of recipes in O(images) count, where they are relative.
+    type: str
+    default: ''
   hub:
     description:
       - Where the box fetches models that have C(download=first_start). C(endpoint), C(token_file) (a path on the box),
@@ -80,6 +84,7 @@ from ansible_collections.hearth.spark.plugins.module_utils import (
     _complete,
     _docker,
     _downloads,
+    _recipes,
     _resolve,
 )
 
@@ -94,6 +99,7 @@ def resolve_engines(
     ulimits: Sequence[str] = (),
     floor_gib: float = 0,
     hub: Mapping[str, Any] | None = None,
+    recipes: str = "",
 ) -> dict[str, Any]:
     """See DOCUMENTATION."""
     user, total = facts["user"], float(facts["memory"]["total_gib"])
@@ -112,9 +118,15 @@ def resolve_engines(
     )
     try:
         resolved = _resolve.resolve(
-            models or {}, images or {}, _catalog.Catalog(**catalog), machine, place, hub=_downloads.Hub(**(hub or {}))
+            models or {},
+            images or {},
+            _catalog.Catalog(**catalog),
+            machine,
+            place,
+            hub=_downloads.Hub(**(hub or {})),
+            recipes=_recipes.refs(images or {}, recipes),
         )
-    except _complete.ResolveError as error:
+    except (_complete.ResolveError, _recipes.RecipeError) as error:
         return {"refused": str(error), "engines": []}
     engines = _resolve.as_dicts(resolved)
     # Ollama fills its store by itself; the folder of every other model is made by whoever brings its files.

@@ -62,14 +62,16 @@ def complete(
     machine: Machine,
     source: str = "engines_models",
     images_source: str = "engines_images",
+    recipes: Mapping[str, str] | None = None,
 ) -> dict[str, Model]:
     """The models of the inventory, each laid over the catalog's entry of its name where there is one.
 
-    ``source`` and ``images_source`` are the variables' names, for messages. Raises ResolveError for what could not run.
+    ``source`` and ``images_source`` are the variables' names, for messages; ``recipes`` has, by a field ``build`` of
+    the inventory, the reference of the image that it makes. Raises ResolveError for what could not run.
     """
     merged = laid_over(models, catalog, source)
     try:
-        known = _images(images, catalog, images_source)
+        known = _images(images, catalog, images_source, recipes or {})
         done = {name: _with_image(source, name, model, known) for name, model in merged.items()}
     except FieldError as error:
         raise ResolveError(str(error)) from None
@@ -90,13 +92,34 @@ def laid_over(
         raise ResolveError(str(error)) from None
 
 
-def _images(images: Mapping[Any, Any], catalog: _catalog.Catalog, source: str) -> dict[str, Mapping[str, Any]]:
+def _images(
+    images: Mapping[Any, Any], catalog: _catalog.Catalog, source: str, recipes: Mapping[str, str]
+) -> dict[str, Mapping[str, Any]]:
     known = dict(catalog.images)
     for name, data in images.items():
         if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise ResolveError(f"{source}.{name}: an image's name is made of a-z, 0-9, '.', '_' and '-'")
-        known[name] = _layered(IMAGE, known.get(name), data, (source, name))
+        base = _source_of(known.get(name), data if isinstance(data, Mapping) else {})
+        laid = _layered(IMAGE, base, data, (source, name))
+        known[name] = _catalog.check_image((source, name), laid, _refs(recipes, catalog))
     return known
+
+
+def _source_of(base: Mapping[str, Any] | None, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The catalog's image without what ``data`` says otherwise: pulled or built, an image comes from one place."""
+    if base is None:
+        return None
+    if data.get("build") is not None:
+        return {**base, "ref": None, "digest": None}
+    if data.get("ref") is not None:
+        return {**base, "build": None}
+    # The reference of one that is built follows from its recipe.
+    return {**base, "ref": None} if base["build"] else base
+
+
+def _refs(recipes: Mapping[str, str], catalog: _catalog.Catalog) -> dict[str, str]:
+    """What each recipe makes, of those that the catalog and the inventory name."""
+    return {image["build"]: image["ref"] for image in catalog.images.values() if image["build"]} | dict(recipes)
 
 
 def _layered(

@@ -42,12 +42,14 @@ def resolve(
     place: _docker.Place,
     source: str = "engines_models",
     hub: _downloads.Hub = _downloads.Hub(),  # noqa: B008 - frozen
+    recipes: Mapping[str, str] | None = None,
 ) -> list[Resolved]:
     """Complete engines of ``models``, in their order, by which ports are given: a model added last moves nobody's.
 
-    ``source`` is the variable's name, for messages. Raises ResolveError for anything that could not run.
+    ``source`` is the variable's name, for messages; ``recipes``: see _complete.complete. Raises ResolveError for
+    anything that could not run.
     """
-    done = complete(models, images, catalog, machine, source)
+    done = complete(models, images, catalog, machine, source, recipes=recipes)
     try:
         planned = _downloads.plan({name: model.fields for name, model in done.items()}, place.root)
     except _downloads.DownloadError as error:

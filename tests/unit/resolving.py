@@ -114,9 +114,10 @@ def resolve(
     catalog: _catalog.Catalog = CATALOG,
     machine: _complete.Machine = HOST,
     place: _docker.Place = PLACE,
+    recipes: Mapping[str, str] | None = None,
 ) -> list[_resolve.Resolved]:
     """``models`` resolved, on a small host without a GPU where nothing else is said."""
-    return _resolve.resolve(models, images or {}, catalog, machine, place)
+    return _resolve.resolve(models, images or {}, catalog, machine, place, recipes=recipes)
 
 
 def on_spark(models: Mapping[Any, Any], **more: Any) -> list[_resolve.Resolved]:
