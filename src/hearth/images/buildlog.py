@@ -132,7 +132,9 @@ class BuildLog:
         kept = self._lines.setdefault(log.vertex, deque(maxlen=_KEPT_LINES))
         for line in text.splitlines():
             # A progress bar rewrites its line: what it came to counts.
-            words = _COLOURS.sub("", line).rsplit("\r", 1)[-1]
+            words = _COLOURS.sub("", line).rsplit("\r", 1)[-1].rstrip()
+            if not words:
+                continue
             kept.append(words)
             yield f"#{number} {words}"
 
@@ -143,20 +145,21 @@ class BuildLog:
         # Of several at once, the one that began last says most.
         now = max(at_work, key=lambda vertex: vertex.started or "", default=None)
         pulled = self._pulled.get(now.digest, {}).values() if now else ()
-        said = next((line for line in reversed(self._lines.get(now.digest, ())) if line.strip()), "") if now else ""
+        lines = self._lines.get(now.digest) if now else None
         return Standing(
             done=sum(1 for vertex in steps if vertex.completed and not vertex.error),
             steps=len(steps),
             doing=step_name(now.name) if now else "",
-            said=said or (self._last if not self._vertexes else ""),
+            said=lines[-1] if lines else "" if self._vertexes else self._last,
             bytes_done=sum(current for current, _ in pulled),
             bytes_total=sum(total for _, total in pulled),
         )
 
     @property
     def cached(self) -> int:
-        """Steps that were not done again."""
-        return sum(1 for vertex in self._vertexes.values() if vertex.cached and _STEP.match(vertex.name))
+        """Steps that were not done again; of a base image, nothing was pulled."""
+        steps = [vertex for vertex in self._vertexes.values() if _STEP.match(vertex.name)]
+        return sum(1 for one in steps if one.cached or ("] FROM " in one.name and one.digest not in self._pulled))
 
     @property
     def error(self) -> str:
@@ -166,8 +169,8 @@ class BuildLog:
 
     @property
     def failed_step(self) -> str:
-        """The step that failed, for a person; empty where none did."""
-        return step_name(self._failed.name) if self._failed else ""
+        """The step of the Dockerfile that failed, for a person; empty where none did."""
+        return step_name(self._failed.name) if self._failed and _STEP.match(self._failed.name) else ""
 
     @property
     def failed_lines(self) -> tuple[str, ...]:

@@ -50,6 +50,11 @@ _MISHAPS = (
         "the registry {registry} gives the base image only to whoever is logged in: {login}",
     ),
     _Mishap(
+        r"certificate verify failed|x509: certificate|unable to get local issuer certificate",
+        "the certificate of {host} is not one that is trusted there: is the box's clock right, and does a proxy open "
+        "what is encrypted? The box then needs a way around that proxy",
+    ),
+    _Mishap(
         r"no such host|could not resolve host|name resolution|name or service not known|i/o timeout|connection refused|"
         r"network is unreachable|no route to host|tls handshake timeout|connection timed out|connection reset by peer|"
         r"failed to establish a new connection|max retries exceeded|unexpected eof",
@@ -82,7 +87,8 @@ def reason(error: str, lines: Sequence[str]) -> str:
         # The last line that says it is nearest to the end.
         for line in (own, *reversed(lines)):
             if found := re.search(mishap.seen, line, re.IGNORECASE):
-                return mishap.words.format(what=_what(found), host=_host(line, lines), **_registry(error))
+                words = mishap.words.format(what=_what(found), host=_host(line, lines), **_registry(error))
+                return " ".join(words.split())
     last = next((line.strip() for line in reversed(lines) if line.strip()), own)
     return f"its last word was: {last}"
 
