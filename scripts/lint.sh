@@ -102,6 +102,12 @@ step_shellcheck() {
     fi
 }
 
+step_hadolint() {
+    local files_of
+    mapfile -t files_of < <(grep -E '(^|/)Dockerfile$' <<<"$files" | grep ^catalog/)
+    hadolint --no-color "${files_of[@]}"
+}
+
 step_names() {
     # A path of the machine it was written on says nothing elsewhere. /home/spark is the user of a lab box.
     local here found=0
@@ -120,7 +126,7 @@ step_names() {
     fi
 }
 
-steps=(catalog ansible_lint ruff ruff_format mypy yamllint docs changelog shellcheck names)
+steps=(catalog ansible_lint ruff ruff_format mypy yamllint docs changelog shellcheck hadolint names)
 if (($#)); then
     steps=("$@")
 fi
@@ -128,7 +134,7 @@ failed=()
 for step in "${steps[@]}"; do
     if [[ $(type -t "step_$step") != function ]]; then
         echo "lint.sh: there is no step '$step'; the steps are: catalog ansible_lint ruff ruff_format mypy yamllint" \
-            "docs changelog shellcheck names." >&2
+            "docs changelog shellcheck hadolint names." >&2
         exit 2
     fi
     printf 'lint: %-13s ' "$step"
