@@ -2,8 +2,10 @@
 """`make bench-gateway`: what the gateway costs beside nginx and LiteLLM, each alone on one core, in one run.
 
 An engine of gateway_load.py answers at once (JSON), or a token at a time (events that carry the time they were sent
-at). It and the clients share the other core. Rounds are interleaved. The CPU time is that of the measured process and
-its threads, from /proc/<pid>/task/*/schedstat, to which other processes add nothing. Ratios are to nginx.
+at). It and the clients share the other core. No two requests or answers in a row have the same length, and answers
+carry the date. Rounds are interleaved, and in a round each figure is taken of all before the next one. The CPU time is
+that of the measured process and its threads, from /proc/<pid>/task/*/schedstat, to which other processes add nothing.
+Ratios are to nginx, each round's own: their median and their range.
 Prints the table of docs/performance.md. Hearth is all of `hearth serve` but systemd; wire is its relay behind a handler
 that compares a key and reads the model.
 
@@ -155,20 +157,25 @@ class Subject:
         return int(done[0]), float(done[1])
 
 
-def one_round(subject: Subject, seconds: float, streams: int) -> None:
-    """Measure one gateway once."""
-    subject.load("", "ask", "4", "0.3", "1000")
-    if "rss" not in subject.found:
-        subject.keep("rss", rss_mb(subject.pids))
-    count, _ = subject.load("cpu_request", "ask", "16", str(seconds), "1000")
-    subject.keep("rate", count / seconds)
-    _, median_s = subject.load("", "ask", "1", str(seconds / 2), "1000")
-    subject.keep("p50", median_s * 1e6)
-    _, median_s = subject.load("cpu_chunk", "listen", str(max(1, streams // subject.weight)))
-    subject.keep("late", median_s * 1e6)
-    _, median_s = subject.load("cpu_upload", "ask", "1", str(seconds / 2), str(UPLOAD))
-    subject.keep("upload", median_s * 1e3)
-    subject.keep("rss_after", rss_mb(subject.pids))
+def one_round(subjects: list[Subject], seconds: float, streams: int) -> None:
+    """Measure all once. What is compared is measured right after each other: noise of the machine comes and goes."""
+    for subject in subjects:
+        subject.load("", "ask", "4", "0.3", "1000")
+        if "rss" not in subject.found:
+            subject.keep("rss", rss_mb(subject.pids))
+    for subject in subjects:
+        count, _ = subject.load("cpu_request", "ask", "16", str(seconds), "1000")
+        subject.keep("rate", count / seconds)
+    for subject in subjects:
+        _, median_s = subject.load("", "ask", "1", str(seconds / 2), "1000")
+        subject.keep("p50", median_s * 1e6)
+    for subject in subjects:
+        _, median_s = subject.load("cpu_chunk", "listen", str(max(1, streams // subject.weight)))
+        subject.keep("late", median_s * 1e6)
+    for subject in subjects:
+        _, median_s = subject.load("cpu_upload", "ask", "1", str(seconds / 2), str(UPLOAD))
+        subject.keep("upload", median_s * 1e3)
+        subject.keep("rss_after", rss_mb(subject.pids))
 
 
 ROWS = (
@@ -181,7 +188,7 @@ ROWS = (
 
 
 def table(subjects: list[Subject]) -> None:
-    """Print what was found: medians, and ratios to nginx."""
+    """Print what was found: medians, and of the rounds' ratios to nginx the median and the range."""
     base = next(one for one in subjects if one.name == "nginx")
     print("| |" + "".join(f" {one.name} |" for one in subjects) + " Hearth : nginx | promised |")
     print("|---|" + "---|" * (len(subjects) + 2))
@@ -193,8 +200,8 @@ def table(subjects: list[Subject]) -> None:
         ratio = ""
         hearth = next((one for one in subjects if one.name == "Hearth"), None)
         if hearth is not None and what not in {"rss", "rss_after"} and base.found.get(what):
-            pairs = zip(hearth.found[what], base.found[what], strict=False)
-            ratio = f"{statistics.median(mine / theirs for mine, theirs in pairs):.2f}"
+            ratios = [mine / theirs for mine, theirs in zip(hearth.found[what], base.found[what], strict=True)]
+            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {label} |{''.join(texts)} {ratio} | {promised} |")
 
 
@@ -204,6 +211,7 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--seconds", type=float, default=3.0)
     words.add_argument("--streams", type=int, default=32)
+    words.add_argument("--python", default=sys.executable, help="the gateway's interpreter, with its packages")
     words.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     given = words.parse_args()
     names = given.only
@@ -230,9 +238,9 @@ def main() -> None:
                     running(PROXY_CPU, "nginx", "-c", str(config), "-e", str(place / "error.log"))
                 )
             elif name == "wire":
-                process = stack.enter_context(running(PROXY_CPU, sys.executable, LOAD, "wire", str(port), str(engine)))
+                process = stack.enter_context(running(PROXY_CPU, given.python, LOAD, "wire", str(port), str(engine)))
             elif name == "Hearth":
-                words_of_it = (sys.executable, WHOLE, str(port), str(engine), folder)
+                words_of_it = (given.python, WHOLE, str(port), str(engine), folder)
                 process = stack.enter_context(running(PROXY_CPU, *words_of_it, PYTHONPATH=str(ROOT / "src")))
             else:
                 config = Path(folder, "litellm.yaml")
@@ -244,8 +252,7 @@ def main() -> None:
             until_open(port)
             subjects.append(Subject(name, port, process, weight))
         for turn in range(given.rounds):
-            for subject in subjects:
-                one_round(subject, given.seconds, given.streams)
+            one_round(subjects, given.seconds, given.streams)
             print(f"  round {turn + 1} of {given.rounds}", file=sys.stderr, flush=True)
         table(subjects)
 

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import statistics
 import sys
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +58,11 @@ class Stub(asyncio.Protocol):
             stream = any(b'"stream":true' in part or b'"stream": true' in part for part in self.parts[:1])
             self.parts = []
             if stream:
-                self.transport.write(STREAM_HEAD)
+                self.transport.write(STREAM_HEAD % date())
                 # Not all streams at the same moment.
                 self.loop.call_later(TOKEN_S * (id(self) // 64 % 100) / 100, self.token, TOKENS)
             else:
-                self.transport.write(ANSWER)
+                self.transport.write(next(ANSWERS) % date())
 
     def token(self, left: int) -> None:
         if self.transport.is_closing():
@@ -73,19 +75,40 @@ class Stub(asyncio.Protocol):
         self.loop.call_later(TOKEN_S, self.token, left - 1)
 
 
-_MESSAGE = "Hearth keeps the fire. " * 20
-_ANSWER = {
-    "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "bench",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": _MESSAGE}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 9, "completion_tokens": 80, "total_tokens": 89},
-}  # fmt: skip
-_BODY = json.dumps(_ANSWER).encode()
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 08:00:00 GMT\r\nserver: uvicorn\r\ncontent-length: %d\r\n"
-    b"content-type: application/json\r\n\r\n%b" % (len(_BODY), _BODY)
-)
+def answer(words: int) -> bytes:
+    """A whole answer, but for its date."""
+    said = {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "bench",
+        "choices": [{
+            "index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "Hearth keeps the fire. " * words},
+        }],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 4 * words, "total_tokens": 9 + 4 * words},
+    }  # fmt: skip
+    body = json.dumps(said).encode()
+    head = b"HTTP/1.1 200 OK\r\ndate: %%b\r\nserver: uvicorn\r\ncontent-length: %d\r\n" % len(body)
+    return head + b"content-type: application/json\r\n\r\n" + body
+
+
+class Clock:
+    """The date, made once a second."""
+
+    second = 0
+    text = b""
+
+
+def date() -> bytes:
+    """The date as uvicorn sends it."""
+    now = int(time.time())
+    if now != Clock.second:
+        Clock.second, Clock.text = now, formatdate(now, usegmt=True).encode()
+    return Clock.text
+
+
+# No two in a row are of the same length: nothing that knows the one knows the other.
+ANSWERS = itertools.cycle([answer(words) for words in range(16, 25)])
 STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 08:00:00 GMT\r\nserver: uvicorn\r\n"
+    b"HTTP/1.1 200 OK\r\ndate: %b\r\nserver: uvicorn\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 EVENT = (
@@ -107,10 +130,10 @@ def question(*, stream: bool = False, size: int = 1000) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """Asks again and again on one connection until ``until`` (time.monotonic), one question at a time."""
+    """Asks again and again on one connection until ``until`` (time.monotonic), one of the questions at a time."""
 
-    def __init__(self, sent: bytes, until: float) -> None:
-        self.sent = sent
+    def __init__(self, questions: list[bytes], until: float) -> None:
+        self.questions = itertools.cycle(questions)
         self.until = until
         self.took: list[float] = []
         self.done = asyncio.get_running_loop().create_future()
@@ -121,8 +144,9 @@ class Client(asyncio.Protocol):
 
     def ask(self) -> None:
         self.buffer = b""
+        sent = next(self.questions)
         self.begun = time.perf_counter()
-        self.transport.write(self.sent)
+        self.transport.write(sent)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -171,7 +195,8 @@ class Listener(asyncio.Protocol):
 async def ask(port: int, clients: int, seconds: float, size: int = 1000) -> list[float]:
     """The seconds of every answer, ``clients`` at a time."""
     loop = asyncio.get_running_loop()
-    sent = question(size=size)
+    # As of answers, no two small ones in a row are of the same length.
+    sent = [question(size=size - 44 * less) for less in range(9 if size < 100_000 else 1)]
     until = time.monotonic() + seconds
     made = [(await loop.create_connection(lambda: Client(sent, until), "127.0.0.1", port))[1] for _ in range(clients)]
     await asyncio.gather(*[client.done for client in made])
@@ -194,13 +219,15 @@ def wire(port: int, engine: int) -> None:
     """The gateway's wire, routing and relay behind a handler that compares a key; no scheduler."""
     import hashlib
     import hmac
+    from collections.abc import Coroutine
 
     import uvloop
 
-    from hearth.gateway.relay import Target, relay
+    from hearth.gateway.relay import Target, head_for, relay
     from hearth.gateway.replies import Refusal
-    from hearth.gateway.routing import asked
+    from hearth.gateway.routing import asked_in_whole
     from hearth.gateway.wire import Exchange, Pool, serve
+    from hearth.gateway.wire.upstream import Upstream
 
     digest = hashlib.sha256(KEY.encode()).digest()
 
@@ -208,13 +235,27 @@ def wire(port: int, engine: int) -> None:
         pool = Pool()
         target = Target(engine)
 
-        async def handler(exchange: Exchange) -> None:
+        async def wait(exchange: Exchange) -> None:
+            await exchange.read()
+            await relay(pool, exchange, target)
+
+        def handler(exchange: Exchange) -> Coroutine[Any, Any, None] | None:
             given = exchange.headers.get(b"authorization") or b""
             if not hmac.compare_digest(hashlib.sha256(given[7:]).digest(), digest):
                 raise Refusal(401, "invalid_api_key", "No.")
-            if (await asked(exchange)).model != "bench":
+            if not exchange.body.complete:
+                return wait(exchange)
+            if asked_in_whole(exchange).model != "bench":
                 raise Refusal(404, "model_not_found", "No.")
-            await relay(pool, exchange, target)
+            upstream = pool.take(target.host, target.port)
+            if upstream is None:
+                return wait(exchange)
+
+            def ended(_: Upstream, whole: bool, refusal: Refusal | None) -> None:  # noqa: ARG001 # all that is told
+                exchange.over()
+
+            upstream.ask(exchange, head_for(exchange, target), ended)
+            return None
 
         await serve(handler, host="127.0.0.1", port=port)
         await asyncio.Event().wait()

@@ -16,6 +16,7 @@ from hearth.gateway.relay import Target, Usage, head_for, relay, usage_in
 from hearth.gateway.replies import EVENTS, Refusal
 from hearth.gateway.wire import Exchange
 from hearth.gateway.wire.answer import StaleError
+from hearth.gateway.wire.head import Head
 from hearth.gateway.wire.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -75,11 +76,8 @@ class Call:
         Raises Refusal.
         """
         app, exchange = self._app, self.exchange
-        model, path = asked.model or app.settings.default_model, None
-        named = routing.model_in_path(exchange.path)
-        if named is not None:
-            model, path = named
-            path += f"?{exchange.query}".encode() if exchange.query else b""
+        named, path = exchange.head.once(_named)
+        model = named or asked.model or app.settings.default_model
         if not model:
             raise Refusal(400, "model_missing", "The request names no model: set the field model.", param="model")
         engine = app.engines.find(model)
@@ -155,3 +153,12 @@ class Call:
     def _comment(self) -> bytes:
         place = self._app.conductor.scheduler.place(self.exchange.id, self._app.loop.time())
         return f": {self.model}: {place.words}\n\n".encode()
+
+
+def _named(head: Head) -> tuple[str, bytes | None]:
+    """The model that a path names, and the target without it."""
+    named = routing.model_in_path(head.path)
+    if named is None:
+        return "", None
+    model, path = named
+    return model, path + (f"?{head.query}".encode() if head.query else b"")

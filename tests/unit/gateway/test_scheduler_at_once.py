@@ -43,6 +43,13 @@ def test_nobody_enters_what_does_not_run_and_nothing_comes_of_it() -> None:
     assert bench.scheduler.view(bench.now)[0].in_flight == bench.scheduler.view(bench.now)[0].waiting == 0
 
 
+def test_nobody_enters_once_the_gateway_ends() -> None:
+    bench = Bench(spec("scout"))
+    bench.up("scout")
+    bench.tell(Closing())
+    assert not bench.scheduler.enter("r1", "scout", bench.now)
+
+
 def test_a_request_leaves_at_once_where_nobody_waits_for_its_end() -> None:
     bench = Bench(spec("scout"))
     bench.up("scout")

@@ -83,7 +83,7 @@ class Exchange:
         self.http10 = head.http10
         self.body = body
         self.peer = peer
-        self.id = f"req_{getrandbits(104):026x}"
+        self.id = "req_" + getrandbits(104).to_bytes(13).hex()
         # When the head was read, of the loop's clock, in seconds.
         self.begun = begun
         self.keep = keep

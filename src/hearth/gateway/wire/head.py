@@ -143,7 +143,7 @@ class HeadReader:
             head.headers.set(b"content-length", length)
             return head
         head = self._last = parse(raw, self._limits)
-        if head.expects or head.headers.has_repeats:
+        if b"expect" in head.headers or head.headers.has_repeats:
             self._alike.forget()
         else:
             self._alike.learn(raw)

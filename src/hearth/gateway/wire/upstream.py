@@ -172,7 +172,8 @@ class Upstream(asyncio.Protocol):
 
     def tail(self) -> bytes:
         """The end of the answer."""
-        return b"".join([read[-_TAIL:] for read in self._recent])
+        recent = self._recent
+        return recent[0][-_TAIL:] if len(recent) == 1 else b"".join([read[-_TAIL:] for read in recent])
 
     # The request's body (Sink)
 
