@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 # By difflib, "engines_modles" scores 0.93 against "engines_models" and "layout_usr" 0.95 against "layout_user", while
-# "engines_port" has 0.75 against "engines_pull".
+# "engines_port" has 0.78 against "engines_gpu".
 _SIMILAR = 0.85
 
 

@@ -32,6 +32,10 @@ options:
     description: Images beside or over those of the catalog, by name; one of them is what Ollama is run from.
     type: dict
     default: {}
+  known:
+    description: What the box knows of images, as C(images) of M(hearth.spark.spark_facts) has it.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -52,17 +56,22 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _complete, _downloads
+from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _complete, _downloads, _images
 
 
 def model_request(
-    models: Any, catalog: Mapping[str, Any], root: str, name: str, images: Mapping[str, Any] | None = None
+    models: Any,
+    catalog: Mapping[str, Any],
+    root: str,
+    name: str,
+    images: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """See DOCUMENTATION."""
-    known = {**dict.fromkeys(catalog["models"]), **(models or {})}
+    said = {**dict.fromkeys(catalog["models"]), **(models or {})}
     try:
         given = _catalog.Catalog(**catalog)
-        fields = _complete.laid_over(known, given)
+        fields = _complete.laid_over(said, given)
         names = {alias: own for own, model in fields.items() for alias in (*model["aliases"], own)}
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
@@ -70,8 +79,11 @@ def model_request(
             return {"refused": f"model: there is no {name!r} in engines_models or in the catalog; {hint}"}
         own = names[name]
         shared = {one: model for one, model in fields.items() if one == own or one in (models or {})}
+        refs = {}
         # Nothing but Ollama has to run for its models to be brought.
-        refs = {own: _complete.image_of(own, fields[own], images or {}, given)} if fields[own]["ollama"] else {}
+        if fields[own]["engine"] == "ollama":
+            model = _complete.with_image(own, fields[own], images or {}, given)
+            refs = {own: _images.placed({own: model}, _images.Known.of(known))[own].image["ref"]}
         return {"refused": "", "name": own, "request": _downloads.plan_one(shared, root, own, refs).request()}
     except (_complete.ResolveError, _downloads.DownloadError) as error:
         return {"refused": f"{error}."}

@@ -50,6 +50,16 @@ options:
     description: The folder from which paths of recipes in O(images) count, where they are relative.
     type: str
     default: ''
+  known:
+    description:
+      - What the box knows of images, as C(images) of M(hearth.spark.spark_facts) has it. What a tag meant when it was
+        asked for last, it means still; a model that was taken back to an earlier image runs from that.
+    type: dict
+    default: {}
+  release:
+    description: Take models forward again that were taken back.
+    type: bool
+    default: false
   hub:
     description:
       - Where the box fetches models that have C(download=first_start). C(endpoint), C(token_file) (a path on the box),
@@ -70,7 +80,9 @@ _value:
   description: >-
     C(refused), the sentence that says what could not run, and where that is empty C(engines), the list of complete
     engines; C(entries), their units and caches for M(hearth.spark.files); C(downloads), what is
-    to be downloaded now, for M(hearth.spark.model); C(contract), the text of engines.json;
+    to be downloaded now, for M(hearth.spark.model); C(images), what is to be on the box, for
+    M(hearth.spark.images); C(held), a sentence for each model that was taken back; C(contract), the text of
+    engines.json;
     C(default), the engine of the main lane that starts at boot, or an empty string; C(beside), the other engines that
     start at boot.
   type: dict
@@ -84,6 +96,7 @@ from ansible_collections.hearth.spark.plugins.module_utils import (
     _complete,
     _docker,
     _downloads,
+    _images,
     _recipes,
     _resolve,
 )
@@ -100,6 +113,8 @@ def resolve_engines(
     floor_gib: float = 0,
     hub: Mapping[str, Any] | None = None,
     recipes: str = "",
+    known: Mapping[str, Any] | None = None,
+    release: bool = False,
 ) -> dict[str, Any]:
     """See DOCUMENTATION."""
     user, total = facts["user"], float(facts["memory"]["total_gib"])
@@ -125,11 +140,12 @@ def resolve_engines(
             place,
             hub=_downloads.Hub(**(hub or {})),
             recipes=_recipes.refs(images or {}, recipes),
+            known=_images.Known.of(known, holds=not release),
         )
     except (_complete.ResolveError, _recipes.RecipeError) as error:
         return {"refused": str(error), "engines": []}
     engines = _resolve.as_dicts(resolved)
-    # Ollama fills its store by itself; the folder of every other model is made by whoever brings its files.
+    # Whoever brings a model's files makes its folder. Ollama's store has to be there also for what comes by hand.
     stores = {engine["model_path"] for engine in engines if engine["engine"] == "ollama"}
     folders = sorted({engine["cache_dir"] for engine in engines} | stores)
     at_boot = [engine for engine in engines if engine["start"] == "boot"]
@@ -148,6 +164,8 @@ def resolve_engines(
             ),
         ],
         "downloads": _resolve.downloads(resolved),
+        "images": _resolve.images(resolved, place),
+        "held": _resolve.held(resolved),
         "contract": _resolve.contract_json(resolved, floor),
         "default": next(
             (engine["name"] for engine in at_boot if engine["lane"] == "main" and not engine["pinned"]), ""

@@ -92,6 +92,14 @@ def laid_over(
         raise ResolveError(str(error)) from None
 
 
+def with_image(name: str, fields: Mapping[str, Any], images: Mapping[Any, Any], catalog: _catalog.Catalog) -> Model:
+    """One of the models of ``laid_over`` with its image, whether it fits the host or not. Raises ResolveError."""
+    try:
+        return _with_image("engines_models", name, fields, _images(images, catalog, "engines_images", {}))
+    except FieldError as error:
+        raise ResolveError(str(error)) from None
+
+
 def _images(
     images: Mapping[Any, Any], catalog: _catalog.Catalog, source: str, recipes: Mapping[str, str]
 ) -> dict[str, Mapping[str, Any]]:

@@ -41,8 +41,6 @@ class Place:
 
 def store_dir(place: Place, name: str, fields: Mapping[str, Any]) -> str:
     """The folder on the box that the engine has as /models: one a model, and for Ollama the store that all share."""
-    if fields["engine"] == "ollama":
-        return posixpath.join(place.root, "models", "ollama")
     return _downloads.folder(place.root, name, fields)
 
 
@@ -55,23 +53,15 @@ def docker_run(contract: Mapping[str, Any], model: Model, argv: Sequence[str], p
     """The whole command: models read-only, only the cache writable, no way to more rights, loopback only."""
     fields = model.fields
     engine = fields["engine"]
-    gpu = place.gpu != "none"
-    command = ["/usr/bin/docker", "run", "--rm", "--name", contract["container"]]
-    # Pulling is the role's work: a start never waits for a registry.
-    command += ["--pull", "never"]
-    # The unit's journal is the one place of the log; attached output does not need a log driver.
-    command += ["--log-driver", "none", "--label", f"hearth.engine={contract['name']}"]
-    command += ["--user", f"{place.uid}:{place.gid}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    python = engine in ("vllm", "sglang")
-    # Kernels that are compiled at run time are loaded from where they were built, which begins in /tmp.
-    command += ["--read-only", "--tmpfs", f"/tmp:rw,{'exec,' if python else ''}nosuid,nodev"]  # noqa: S108
-    if python:
+    labels = ["--label", f"hearth.engine={contract['name']}"]
+    if model.image.get("source"):
+        # Where the image came from, which its name on the box does not say.
+        origin = "@".join(filter(None, (model.image["source"], model.image["digest"])))
+        labels += ["--label", f"hearth.image={origin}"]
+    command = [*_confined(contract["container"], fields, place), *labels]
+    if engine in ("vllm", "sglang"):
         # Their processes share tensors through /dev/shm (NVIDIA's playbooks give --ipc host or 16g) and leave children.
         command += ["--init", "--shm-size", "16g"]
-    if gpu:
-        by_hook = place.gpu.startswith("gpus=")
-        command += ["--gpus", place.gpu.removeprefix("gpus=")] if by_hook else ["--device", place.gpu]
-        command += [word for limit in place.ulimits for word in ("--ulimit", limit)]
     command += _limits(fields)
     command += ["--publish", f"127.0.0.1:{contract['port']}:{contract['port']}"]
     store = store_dir(place, contract["name"], fields)
@@ -85,6 +75,37 @@ def docker_run(contract: Mapping[str, Any], model: Model, argv: Sequence[str], p
         # SGLang takes a key on its command line only, where everybody could read it, and Ollama knows none.
         command += ["--env-file", KEY_FILE]
     return (*command, *_program(model), *argv)
+
+
+def probe(model: Model, program: Sequence[str], place: Place, container: str) -> tuple[str, ...]:
+    """A short run in the engine's image that only tells something: confined as the engine, and without a network.
+
+    Nothing of the box is mounted, and nothing it writes lasts.
+    """
+    fields = model.fields
+    command = [*_confined(container, fields, place), "--network", "none"]
+    command += ["--tmpfs", f"{CACHE}:rw,nosuid,nodev,mode=1777"]
+    env = _environment(fields, 0, place)
+    command += [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+    return (*command, *_in_image(model, program))
+
+
+def _confined(container: str, fields: Mapping[str, Any], place: Place) -> list[str]:
+    """How every container is run: no way to more rights, nothing of it writable but /tmp, and the GPU."""
+    command = ["/usr/bin/docker", "run", "--rm", "--name", container]
+    # Bringing images is the role's work: a start never waits for a registry.
+    command += ["--pull", "never"]
+    # The unit's journal is the one place of the log; attached output does not need a log driver.
+    command += ["--log-driver", "none"]
+    command += ["--user", f"{place.uid}:{place.gid}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    python = fields["engine"] in ("vllm", "sglang")
+    # Kernels that are compiled at run time are loaded from where they were built, which begins in /tmp.
+    command += ["--read-only", "--tmpfs", f"/tmp:rw,{'exec,' if python else ''}nosuid,nodev"]  # noqa: S108
+    if place.gpu == "none":
+        return command
+    by_hook = place.gpu.startswith("gpus=")
+    command += ["--gpus", place.gpu.removeprefix("gpus=")] if by_hook else ["--device", place.gpu]
+    return command + [word for limit in place.ulimits for word in ("--ulimit", limit)]
 
 
 def _mount(source: str, target: str, *, write: bool) -> list[str]:
@@ -143,11 +164,14 @@ def _environment(fields: Mapping[str, Any], port: int, place: Place) -> dict[str
 
 def _program(model: Model) -> list[str]:
     """The image and what comes before the engine's arguments."""
+    programs = {"vllm": ["vllm", "serve"], "sglang": ["python3", "-m", "sglang.launch_server"]}
+    return _in_image(model, programs.get(model.fields["engine"], []))
+
+
+def _in_image(model: Model, program: Sequence[str]) -> list[str]:
+    """The image with a program to run, or with words for its own where that is the engine."""
     reference = model.image["ref"]
-    program = {"vllm": ["vllm", "serve"], "sglang": ["python3", "-m", "sglang.launch_server"]}.get(
-        model.fields["engine"], []
-    )
-    if not program or model.image["keep_entrypoint"]:
+    if not program or model.fields["engine"] not in ("vllm", "sglang") or model.image["keep_entrypoint"]:
         return [reference, *program]
     return ["--entrypoint", program[0], reference, *program[1:]]
 

@@ -33,10 +33,19 @@ def argv(run: Run) -> list[str]:
 
     A flag of the model's own argv wins over one that is derived; false takes it away.
     """
-    flags: dict[str, Any] = {**_DERIVED[run.model["engine"]](run), **(run.model["argv"] or {})}
     # `vllm serve` wants the model by its place; as a flag it is only warned about, for now.
     place = {"vllm": [MODEL_DIR], "ollama": ["serve"]}
-    return place.get(run.model["engine"], []) + [word for flag, value in flags.items() for word in _words(flag, value)]
+    words = [word for flag, value in _flags(run).items() for word in _words(flag, value)]
+    return place.get(run.model["engine"], []) + words
+
+
+def flags(run: Run) -> list[str]:
+    """The flags among those arguments."""
+    return [flag for flag, value in _flags(run).items() if value is not False]
+
+
+def _flags(run: Run) -> dict[str, Any]:
+    return {**_DERIVED[run.model["engine"]](run), **(run.model["argv"] or {})}
 
 
 def _words(flag: str, value: Any) -> Sequence[str]:

@@ -48,6 +48,7 @@ def read(root: Path) -> dict[str, Any]:
         "cdi": cdi,
         "cdi_devices": cdi_devices,
         "listening": listening(root),
+        "images": known_images(_text(root / "var/lib/hearth/images.json")),
         "runtime": (root / "opt/hearth/venv/bin/python").exists(),
     }
     units = engine_units(systemd_asked)
@@ -261,6 +262,20 @@ def _sockets(process: Path) -> list[str]:
         if target.startswith("socket:["):
             found.append(target[8:-1])
     return found
+
+
+def known_images(text: str) -> dict[str, Any]:
+    """What the box knows of its images, as far as it decides what engines run from; empty before the first run.
+
+    ``images`` by their names on the box, ``models`` with what each runs from, ``pins`` with what tags meant.
+    """
+    try:
+        known = json.loads(text)
+        kept = ("engine", "keep_entrypoint", "source")
+        images = {name: {field: one[field] for field in kept} for name, one in known["images"].items()}
+        return {"images": images, "models": dict(known["models"]), "pins": dict(known["pins"])}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {"images": {}, "models": {}, "pins": {}}
 
 
 def ask_systemd() -> tuple[Program, Program]:

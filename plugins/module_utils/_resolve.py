@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _docker, _downloads, _engines
+from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _docker, _downloads, _engines, _images
 from ansible_collections.hearth.spark.plugins.module_utils._complete import Machine, Model, ResolveError, complete
 
 SCHEMA = 1
@@ -25,9 +25,14 @@ RESERVED_PORTS = (8009, 12000)
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A complete engine: what engines.json holds of it, how its container is run, and the download of its files."""
+    """A complete engine: what engines.json holds of it, how its container is run, and the download of its files.
+
+    ``model`` has its image by its name on the box, ``flags`` are those of its command line.
+    """
 
     contract: dict[str, Any]
+    model: Model
+    flags: tuple[str, ...]
     download: _downloads.Download | None
     docker: tuple[str, ...]
     cache_dir: str
@@ -43,15 +48,20 @@ def resolve(
     source: str = "engines_models",
     hub: _downloads.Hub = _downloads.Hub(),  # noqa: B008 - frozen
     recipes: Mapping[str, str] | None = None,
+    known: _images.Known = _images.Known.of(None),  # noqa: B008 - frozen
 ) -> list[Resolved]:
     """Complete engines of ``models``, in their order, by which ports are given: a model added last moves nobody's.
 
     ``source`` is the variable's name, for messages; ``recipes``: see _complete.complete. Raises ResolveError for
     anything that could not run.
     """
-    done = complete(models, images, catalog, machine, source, recipes=recipes)
+    done = _images.placed(complete(models, images, catalog, machine, source, recipes=recipes), known)
     try:
-        planned = _downloads.plan({name: model.fields for name, model in done.items()}, place.root)
+        planned = _downloads.plan(
+            {name: model.fields for name, model in done.items()},
+            place.root,
+            {name: model.image["ref"] for name, model in done.items()},
+        )
     except _downloads.DownloadError as error:
         raise ResolveError(f"{source}.{error}") from None
     downloads = {name: download for download in planned.values() for name in download.models}
@@ -121,10 +131,13 @@ def _resolve_one(
         "stop_timeout_s": fields["stop_timeout"],
         "load_s": float(fields["load_s"] or 0),
         "fetch": hub.fetch(download, place.uid, place.gid) if download and download.when == "first_start" else None,
+        "mounts": [posixpath.join(place.root, mount["source"]) for mount in fields["mounts"]],
     }
     run = _engines.Run(name=name, model=fields, port=port, total_gib=machine.total_gib, gpu=machine.gpu)
     return Resolved(
         contract=contract,
+        model=model,
+        flags=tuple(_engines.flags(run)),
         download=download,
         docker=_docker.docker_run(contract, model, _engines.argv(run), place),
         cache_dir=_docker.cache_dir(place, fields),
@@ -146,9 +159,25 @@ def contract_json(resolved: Sequence[Resolved], floor_gib: float) -> str:
 
 
 def downloads(resolved: Sequence[Resolved]) -> list[dict[str, Any]]:
-    """What site.yml is to download, as hearth.spark.model takes it: each folder once."""
-    now = {engine.download.path: engine.download for engine in resolved if engine.download}
-    return [download.request() for download in now.values() if download.when == "site"]
+    """What site.yml is to download, as hearth.spark.model takes it: each folder once, and each tag of Ollama."""
+    now = [engine.download for engine in resolved if engine.download and engine.download.when == "site"]
+    return [download.request() for index, download in enumerate(now) if download not in now[:index]]
+
+
+def images(resolved: Sequence[Resolved], place: _docker.Place) -> list[dict[str, Any]]:
+    """What is to be on the box before the engines' units are, as hearth.spark.images takes it."""
+    models = {engine.contract["name"]: engine.model for engine in resolved}
+    return _images.wanted(models, {engine.contract["name"]: engine.flags for engine in resolved}, place)
+
+
+def held(resolved: Sequence[Resolved]) -> list[str]:
+    """For a person: who was taken back to an earlier image, and what would be otherwise."""
+    return [
+        f"{engine.contract['name']} runs from {engine.contract['image']}, which it was taken back to, in place of "
+        f"{engine.model.image['held']}; images.yml -e do=update takes it forward again"
+        for engine in resolved
+        if engine.model.image.get("held")
+    ]
 
 
 def as_dicts(resolved: Sequence[Resolved]) -> list[dict[str, Any]]:

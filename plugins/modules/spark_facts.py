@@ -135,6 +135,11 @@ ansible_facts:
           description: C(executable) and C(version) of the Python that this ran with, and whether it can make a C(venv).
           type: dict
           sample: {executable: /usr/bin/python3, version: 3.12.3, venv: true}
+        images:
+          description: >-
+            What the box knows of the images of its engines; C(images) by their names there, C(models) with what each
+            engine runs from, and C(pins) with what tags meant when they were asked for.
+          type: dict
         runtime:
           description: Whether the package C(hearth) is on the host.
           type: bool

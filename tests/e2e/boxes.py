@@ -69,6 +69,11 @@ class Box:
         self.image: str = lab["llama_image"]
         self.write_inventory()
 
+    @property
+    def local_image(self) -> str:
+        """What that image is called on a box that site.yml has finished."""
+        return f"localhost/hearth/llama.cpp:{self.image.partition('@sha256:')[2][:12]}"
+
     def models(self) -> dict[str, dict[str, Any]]:
         """The two models of the lab, as an inventory says them."""
         common = {"engine": "llama.cpp", "image": self.image, "family": "tiny", "context": 512, "memory_gib": 0.3}

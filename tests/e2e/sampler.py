@@ -133,8 +133,9 @@ class Stage:
             self._copy(ROOT / "lab" / source)
         # The real one, out of the image: the moody one is mounted in its place.
         self.box.out(
-            f"docker tag {self.box.image} {self.own_image}; docker create --name lab-donor {self.box.image} >/dev/null"
-            f" && docker cp -q lab-donor:/usr/bin/llama-server {FOLDER}/real-llama-server; docker rm -f lab-donor"
+            f"docker tag {self.box.local_image} {self.own_image}; "
+            f"docker create --name lab-donor {self.box.local_image} >/dev/null && "
+            f"docker cp -q lab-donor:/usr/bin/llama-server {FOLDER}/real-llama-server; docker rm -f lab-donor"
         )
         self.box.write_inventory(engines_models=self.models(), ansible_docker_extra_env={"HEARTH_MEMINFO": MEMINFO})
         self.box.out("systemctl daemon-reload && systemctl enable --now hearth-lab-meter")
@@ -145,8 +146,14 @@ class Stage:
         """Leave the box as it was found."""
         self.reset(work=False)
         self.box.write_inventory()
-        self.box.out(_REMOVE.format(image=self.own_image))
+        self.box.out(_REMOVE.format(image=f"{self.own_image} {self.image_of('other')}"))
         self.box.ok("site.yml", "--tags", "engines")
+
+    def image_of(self, engine: str) -> str:
+        """What an engine's unit runs from."""
+        engines = json.loads(self.box.out("cat /etc/hearth/engines.json"))["engines"]
+        found: str = next(one["image"] for one in engines if one["name"] == engine)
+        return found
 
     def _copy(self, source: Path) -> None:
         target = f"{self.box.name}:{FOLDER}/{source.name}"

@@ -73,14 +73,14 @@ def test_a_missing_model_does_not_cost_the_one_that_runs(stage: Stage) -> None:
 
 
 def test_a_missing_image_does_not_cost_the_one_that_runs(stage: Stage) -> None:
-    before = stage.invocations()
-    stage.box.out(f"docker tag {stage.own_image} {stage.own_image}-kept && docker rmi {stage.own_image}")
+    before, image = stage.invocations(), stage.image_of("other")
+    stage.box.out(f"docker rmi {image}")
     try:
         done = stage.hearth("switch", "other")
     finally:
-        stage.box.out(f"docker tag {stage.own_image}-kept {stage.own_image} && docker rmi {stage.own_image}-kept")
+        stage.box.out(f"docker tag {stage.own_image} {image}")
 
-    assert stage.own_image in done.stderr
+    assert image in done.stderr
     assert stage.active() == ["big", "helper"]
     assert stage.invocations() == before
     stage.assert_converges("switch", "other", running=["other", "helper"])

@@ -68,13 +68,16 @@ def test_another_engine_drops_what_was_said_for_the_catalogs() -> None:
 
 
 def test_an_image_is_taken_by_its_digest() -> None:
-    assert on_spark({"qwen": {}})[0].contract["image"] == f"lmsysorg/sglang@{DIGEST}"
+    engine = on_spark({"qwen": {}})[0]
+
+    assert (engine.model.image["source"], engine.model.image["digest"]) == ("lmsysorg/sglang", DIGEST)
+    assert engine.contract["image"] == "localhost/hearth/sglang:cdcdcdcdcdcd"
 
 
 def test_an_image_can_be_pinned_in_the_inventory() -> None:
     engine = on_spark({"embed": {}}, images={"vllm": {"digest": DIGEST}})[0]
 
-    assert engine.contract["image"] == f"nvcr.io/nvidia/vllm@{DIGEST}"
+    assert (engine.model.image["source"], engine.model.image["digest"]) == ("nvcr.io/nvidia/vllm", DIGEST)
 
 
 def test_an_image_of_ones_own_has_a_name_too() -> None:
@@ -90,7 +93,7 @@ def test_a_registrys_port_is_no_tag() -> None:
 
     engine = on_spark({"qwen": {"image": "mine"}}, images={"mine": mine})[0]
 
-    assert engine.contract["image"] == f"localhost:5000/sglang@{DIGEST}"
+    assert (engine.model.image["source"], engine.model.image["digest"]) == ("localhost:5000/sglang", DIGEST)
 
 
 def test_the_share_of_memory_follows_from_gib_and_the_hosts_size() -> None:

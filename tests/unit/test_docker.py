@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from typing import Any
 
 import pytest
-from resolving import GOOD, IMAGE, engine_argv, on_spark, one, resolve, values
+from resolving import GOOD, GPU_PLACE, IMAGE, SPARK, engine_argv, on_spark, one, resolve, values
 
 from ansible_collections.hearth.spark.plugins.module_utils import _complete
 
@@ -79,8 +80,11 @@ def test_an_engine_that_could_not_use_the_key_does_not_get_it(name: str) -> None
     assert "--env-file" not in run(name)
 
 
-def test_the_image_keeps_its_digest() -> None:
-    assert one().docker.count(IMAGE) == 1
+def test_the_image_has_its_name_on_the_box_and_where_it_came_from_is_told() -> None:
+    docker = one().docker
+
+    assert docker.count("localhost/hearth/llama.cpp:abababababab") == 1
+    assert f"hearth.image={IMAGE}" in values(docker, "--label")
 
 
 def test_without_a_gpu_no_device_is_asked_for() -> None:
@@ -93,6 +97,15 @@ def test_with_a_gpu_the_device_is_given_by_its_cdi_name_and_all_layers_go_to_it(
 
     assert values(engine.docker, "--device") == ["nvidia.com/gpu=all"]
     assert values(engine.docker, "--n-gpu-layers") == ["999"]
+
+
+def test_a_docker_without_cdi_gives_the_gpu_by_the_toolkits_hook() -> None:
+    place = dataclasses.replace(GPU_PLACE, gpu="gpus=all")
+    docker = resolve({"scout": GOOD}, machine=SPARK, place=place)[0].docker
+
+    assert values(docker, "--gpus") == ["all"]
+    assert "--device" not in docker
+    assert values(docker, "--ulimit") == ["memlock=-1"]
 
 
 def test_the_server_serves_the_models_name_on_its_port() -> None:

@@ -46,7 +46,7 @@ def test_a_filter_is_found_by_the_name_that_its_documentation_has(module: Any) -
     ],
 )
 def test_misspelt_finds_slips_and_leaves_other_peoples_names_alone(name: str, sentences: list[str]) -> None:
-    known = ["engines_models", "engines_pull", "engines_gpu", "layout_user", "layout_root"]
+    known = ["engines_models", "engines_images", "engines_gpu", "layout_user", "layout_root"]
 
     assert misspelt.misspelt([name], known) == sentences
 

@@ -66,6 +66,8 @@ def _run(options: argparse.Namespace) -> int:
         return _doctor(options)
     if options.verb == "keys":
         return _keys(options)
+    if options.verb == "images":
+        return _images(options)
     if options.verb == "serve":
         return _serve(options)
     if options.verb == "completion" and options.shell != "models":
@@ -216,6 +218,19 @@ def _fetch(engine: contract.Engine) -> int:
             f"hearth: brought {gigabytes(result.bytes_fetched)} GB of {engine.name} in {result.seconds:.1f} s, commit "
             f"{result.commit[:12]}, {gigabytes(result.bytes_total)} GB in all"
         )
+    return 0
+
+
+def _images(options: argparse.Namespace) -> int:
+    from hearth.cli import tables
+    from hearth.images import book, listing
+    from hearth.images.dockerd import Docker
+
+    rows = listing.look(book.read(), Docker())
+    if options.json:
+        _print_json(rows)
+    else:
+        _print(tables.images(rows))
     return 0
 
 

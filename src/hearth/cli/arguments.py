@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     )
     fetch.add_argument("model", help="name or alias")
 
+    _as_json(verbs.add_parser("images", help="the images of this box: how large, tried out, and who runs from them"))
+
     _add_gateway(verbs)
 
     completion = verbs.add_parser(

@@ -8,11 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hearth.words import amount
+
 if TYPE_CHECKING:
     from hearth.admission.verdict import Admission
     from hearth.cli.doctor import Check
     from hearth.cli.standing import Row, Standing
     from hearth.gateway.keys import Key
+    from hearth.images.listing import Row as Image
 
 _MINUTE_S = 60
 _HOUR_S = 3600
@@ -96,6 +99,27 @@ def keys(known: Sequence[Key]) -> list[str]:
         for one in known
     ]
     return columns(rows)
+
+
+def images(rows: Sequence[Image]) -> list[str]:
+    """``hearth images``."""
+    if not rows:
+        return ["no image is known here: site.yml brings them"]
+    cells = [("IMAGE", "SIZE", "ENGINE", "TRIED OUT", "CAME", "USED BY")]
+    for one in rows:
+        used = [f"{name} (held)" if name in one.held_by else name for name in one.used_by]
+        used += [f"{name}, to go back" for name in one.previous_of]
+        cells.append(
+            (
+                one.name.removeprefix("localhost/hearth/"),
+                amount(one.size) if one.size else "-",
+                f"{one.engine} {one.version}".strip(),
+                one.smoke,
+                f"{one.how} {one.at[:10]}",
+                "; ".join(used) or "-",
+            )
+        )
+    return columns(cells)
 
 
 def doctor(checks: Sequence[Check]) -> list[str]:

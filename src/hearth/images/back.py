@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from hearth.images import book
-from hearth.images.book import Book, Use
+from hearth.images import book, context
+from hearth.images.book import Book, Known, Use
 from hearth.images.dockerd import Docker
 from hearth.images.errors import ImageError
 from hearth.images.request import STAGING
@@ -68,43 +68,60 @@ def roll_back(known: Book, models: Sequence[str], docker: Docker) -> Change:
     )
 
 
-def prune(known: Book, docker: Docker, *, check: bool, path: Path = book.PATH, staging: Path = Path(STAGING)) -> Change:
+def prune(
+    known: Book,
+    docker: Docker,
+    *,
+    check: bool,
+    path: Path | None = None,
+    staging: Path = Path(STAGING),
+    recipes: Path = context.FOLDER,
+) -> Change:
     """Remove what Hearth brought and no engine runs from or could go back to, and what pulls left that did not end.
 
     Nothing that somebody else brought goes, nor what a container is made of.
     """
     needed = known.needed()
-    lines, freed = [], 0
+    lines, freed, changed = [], 0, False
     for name, entry in known.images.items():
         if name in needed:
             continue
-        image = docker.image(name)
-        size = 0
-        if image is not None:
-            others = sorted({*image.tags} - {name})
-            users = docker.used().get(image.id, ())
-            if users and not others:
-                lines.append(f"{name} stays: the container {users[0]} is made of it")
-                continue
-            if not check:
-                refused = docker.remove(name)
-                if refused:
-                    lines.append(f"{name} stays: {refused}")
-                    continue
-            size = 0 if others or entry.how == "found" else image.size
-            also = f" (Docker keeps it as {others[0]})" if others else ""
-            lines.append(f"{name} {'would go' if check else 'is gone'}: {amount(size)} given back{also}")
-            freed += size
-        known = known.without(name)
+        stays, size, says = _removed(entry, docker, check=check)
+        lines.append(f"{name} stays: {stays}" if stays else f"{name} {'would go' if check else 'is gone'}: {says}")
+        if stays:
+            continue
+        freed, changed, known = freed + size, True, known.without(name)
         if not check:
             book.write(known, path)
     left = [one for one in (staging / "blobs").glob("*") if one.is_file()]
-    size = sum(one.stat().st_size for one in left)
     if left:
-        lines.append(
-            f"what pulls left that did not end {'would go' if check else 'is gone'}: {amount(size)} given back"
-        )
+        size = sum(one.stat().st_size for one in left)
+        freed, changed = freed + size, True
+        done = "would go" if check else "is gone"
+        lines.append(f"what pulls left that did not end {done}: {amount(size)} given back")
         if not check:
             for one in left:
                 one.unlink(missing_ok=True)
-    return Change(lines=tuple(lines), book=known, changed=bool(freed or left), freed=freed + size)
+    if context.prune(needed, recipes, check=check):
+        changed = True
+        lines.append(f"recipes of images that nobody needs {'would go' if check else 'are gone'}")
+    return Change(lines=tuple(lines), book=known, changed=changed, freed=freed)
+
+
+def _removed(entry: Known, docker: Docker, *, check: bool) -> tuple[str, int, str]:
+    """Take the name from an image. Returns why it stays; and else the bytes given back, and that in words."""
+    image = docker.image(entry.name)
+    if image is None:
+        return "", 0, "Docker does not have it any more"
+    repository = entry.name.rpartition(":")[0]
+    others = [one for one in image.tags if one != entry.name]
+    others += [one for one in image.digests if not one.startswith(f"{repository}@")]
+    users = docker.used().get(image.id)
+    if users and not others:
+        return f"the container {users[0]} is made of it", 0, ""
+    refused = "" if check else docker.remove(entry.name)
+    if refused:
+        return refused, 0, ""
+    if others:
+        return "", 0, f"Docker keeps it as {others[0]}"
+    return "", image.size, f"{amount(image.size)} given back"

@@ -109,16 +109,17 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def read(path: Path = PATH) -> Book:
+def read(path: Path | None = None) -> Book:
     """Empty where there is none, or where nobody can read it: images are then looked at anew."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Book)
+        return msgspec.json.decode((path or PATH).read_bytes(), type=Book)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return Book()
 
 
-def write(book: Book, path: Path = PATH) -> None:
+def write(book: Book, path: Path | None = None) -> None:
     """Raises HearthError."""
+    path = path or PATH
     try:
         state.replace(path, msgspec.json.format(msgspec.json.encode(book)))
     except OSError as error:
@@ -126,11 +127,11 @@ def write(book: Book, path: Path = PATH) -> None:
 
 
 @contextmanager
-def held(timeout_s: float = 10.0, lock: Path = LOCK) -> Iterator[None]:
+def held(timeout_s: float = 10.0, lock: Path | None = None) -> Iterator[None]:
     """Be the only one who changes images. Raises BusyError after ``timeout_s`` seconds."""
 
     def busy(holder: str) -> BusyError:
         return BusyError(f"other work on images is under way ({holder}): wait for it, then ask again")
 
-    with state.locked(lock, timeout_s, busy):
+    with state.locked(lock or LOCK, timeout_s, busy):
         yield

@@ -93,6 +93,24 @@ def save(
         yield Outcome(words=entry.name, name=entry.name, done=f"saved to {path} ({amount(one.bytes)})")
 
 
+def foretell(state: str, names: Sequence[str], folder: Path, known: book.Book) -> list[Outcome]:
+    """What would be saved or loaded. Raises ImageError."""
+    if state == "loaded":
+        return [
+            Outcome(words=name, name=name, done="" if name in known.images else f"would be loaded from {folder}")
+            for name in (one.image.name for one in read(folder).images)
+        ]
+    there = {one.image.name: one.image.id for one in (read(folder).images if (folder / INDEX).exists() else ())}
+    return [
+        Outcome(
+            words=name,
+            name=name,
+            done="" if there.get(name) == known.images[name].id else f"would be saved to {folder}",
+        )
+        for name in names
+    ]
+
+
 def _save(entry: Known, path: Path, docker: Docker, reserve_bytes: int, tell: Tell) -> Saved:
     image = docker.image(entry.name)
     if image is None or image.id != entry.id:
@@ -133,7 +151,7 @@ def _save(entry: Known, path: Path, docker: Docker, reserve_bytes: int, tell: Te
 
 
 def load(
-    folder: Path, docker: Docker, tell: Callable[[int, Progress], None], path: Path = book.PATH
+    folder: Path, docker: Docker, tell: Callable[[int, Progress], None], path: Path | None = None
 ) -> Iterator[Outcome]:
     """Have the images of a folder in Docker, verified. They are tried out by whoever wants engines to run from them."""
     for number, saved in enumerate(read(folder).images):

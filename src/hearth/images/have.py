@@ -21,13 +21,21 @@ from hearth.images import book, reference, smoke
 from hearth.images.book import Known
 from hearth.images.dockerd import Docker
 from hearth.images.plan import Step, known_as, missing, named, step
-from hearth.images.progress import Progress, Tell
+from hearth.images.progress import Progress, Tell, say_nothing
 from hearth.images.request import Credential, Terms, Want
 from hearth.words import amount, span
 
 if TYPE_CHECKING:
     from hearth.images.pull import Pull
 
+# What would be done; nothing but perhaps a trial where there is nothing to bring.
+_FORETOLD = {
+    "there": "",
+    "record": "is there, and would be known",
+    "tag": "is there, and would get its name",
+    "build": "would be built",
+    "pull": "would be pulled",
+}
 LOGS = Path("/var/log/hearth")
 
 
@@ -57,7 +65,7 @@ class Work:
         credentials: Sequence[Credential],
         tell: Callable[[int, Progress], None],
         docker: Docker,
-        path: Path = book.PATH,
+        path: Path | None = None,
     ) -> None:
         self._terms = terms
         self._credentials = {reference.parse(f"{one.host}/x").registry: one for one in credentials}
@@ -89,6 +97,19 @@ class Work:
             done = f"{want.source} moved, {done}"
         return Outcome(words=want.words, name=known.name, done=done, bytes_fetched=fetched, warning=warning)
 
+    def foretell(self, want: Want) -> Outcome:
+        """What ``one`` would do. Asks registries for nothing but tags that may have moved."""
+        todo = step(want, book.read(self._path), self._docker, self._terms)
+        before, warning = todo.name, ""
+        if self._terms.refresh and not (want.digest or want.build):
+            todo, warning = self._refreshed(todo, say_nothing)
+        if todo.way == "missing":
+            raise missing([todo])
+        done = _FORETOLD[todo.way] or ("would be tried out" if todo.smoke else "")
+        if before and before != todo.name:
+            done = f"{want.source} moved, {done}"
+        return Outcome(words=want.words, name=todo.name, done=done, warning=warning)
+
     def _refreshed(self, todo: Step, tell: Tell) -> tuple[Step, str]:
         """The step, where its tag may have moved; and what to say of a registry that does not tell."""
         want = todo.want
@@ -118,7 +139,8 @@ class Work:
                 return todo, self._built(todo, tell), 0
         pulled = self._pull(todo).bring(lambda digest: named(todo.want, digest), tell)
         rate = f", {pulled.bytes_fetched / pulled.seconds / 1e6:.0f} MB/s" if pulled.bytes_fetched else ""
-        words = f"{amount(pulled.bytes_fetched)} came in {span(pulled.seconds)}{rate}"
+        unpacked = f", unpacked in {span(pulled.unpack_s)}"
+        words = f"{amount(pulled.bytes_fetched)} came in {span(pulled.seconds)}{rate}{unpacked}"
         todo = replace(todo, name=named(todo.want, pulled.digest), digest=pulled.digest)
         return todo, words, pulled.bytes_fetched
 

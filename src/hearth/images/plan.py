@@ -55,6 +55,8 @@ def step(want: Want, known: Book, docker: Docker, terms: Terms) -> Step:
         return Step(want=want, name=name, way="there", smoke=terms.smoke and entry.smoke is None)
     if image is not None and _is_it(want, image):
         return Step(want=want, name=name, way="record", digest=want.digest, smoke=terms.smoke)
+    if not (want.source or want.build):
+        return Step(want=want, name=name, way="missing")
     if want.build:
         return Step(want=want, name=name, way="build" if terms.pull else "missing", smoke=terms.smoke)
     # A tag means what it meant when it was asked for last, until an update asks again.
@@ -75,7 +77,13 @@ def named(want: Want, digest: str) -> str:
 
 
 def missing(steps: Sequence[Step]) -> ImageError:
-    """What to say where images are missing and may not be brought."""
+    """What to say where images are missing and may not, or cannot, be brought."""
+    gone = [one.name for one in steps if not (one.want.source or one.want.build)]
+    if gone:
+        return ImageError(
+            f"Docker has no {' and no '.join(gone)} any more, which engines were taken back to: go forward with "
+            "images.yml -e do=update"
+        )
     names = " and no ".join(one.want.words for one in steps)
     return ImageError(
         f"the box has no image {names}, and images_pull is false: load it (images.yml -e do=load), or set images_pull "

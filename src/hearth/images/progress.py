@@ -19,7 +19,7 @@ _WORDS: dict[Phase, str] = {
     "extracting": "unpacking",
     "building": "building",
     "smoke": "trying it out",
-    "loading": "loading",
+    "loading": "handing it to Docker",
     "saving": "saving",
     "switching": "switching to it",
 }

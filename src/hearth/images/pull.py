@@ -48,12 +48,13 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of the whole image as it is fetched, those that came, and how long it took."""
+    """Bytes of the whole image as it is fetched, and those that came; seconds for that, and for Docker's part."""
 
     digest: str
     bytes_total: int
     bytes_fetched: int
     seconds: float
+    unpack_s: float
 
 
 class Pull:
@@ -84,6 +85,7 @@ class Pull:
                 for number, layer in enumerate(layers.values(), there + 1)
             ]
             fetched = self._fetch(files, tell)
+        here = time.monotonic()
         paths = {file.digest: self._blob(file.digest) for file in files}
         called = name(found.digest)
         self._load(called, found, paths, tell)
@@ -94,7 +96,8 @@ class Pull:
             digest=found.digest,
             bytes_total=sum(layer.size for layer in found.manifest.layers),
             bytes_fetched=fetched,
-            seconds=round(time.monotonic() - began, 3),
+            seconds=here - began,
+            unpack_s=time.monotonic() - here,
         )
 
     def _ask(self, question: Callable[[], Document], tell: Tell) -> Document:
@@ -183,7 +186,7 @@ class Pull:
         def moved(count: int) -> None:
             meter.move(count)
             said = meter.progress()
-            tell(Progress(phase="extracting", bytes_done=said.bytes_done, bytes_total=total))
+            tell(Progress(phase="loading", bytes_done=said.bytes_done, bytes_total=total))
 
         layers: dict[str, None] = {}
 

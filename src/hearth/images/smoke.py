@@ -24,13 +24,22 @@ _RUN_S = 600.0
 # A help that names fewer flags is no list of them: llama-server has 200, vLLM 300, SGLang 500.
 _FEWEST = 30
 _FLAG = re.compile(r"(?<![\w-])--[A-Za-z][\w.-]*")
-_VERSION = re.compile(r"\d+\.\d+[\w.+-]*|\bversion:? ?\d+")
+# llama-server: "version: 5000 (abc)"; Ollama: "client version is 0.35.1"; vLLM and SGLang, after warnings: "0.32.0".
+_VERSIONS = (
+    re.compile(r"\bversion(?: is|:)? v?(\d[\w.+-]*)"),
+    re.compile(r"^v?(\d+\.\d[\w.+-]*)$", flags=re.MULTILINE),
+)
 
 
 def flags_of(help_text: str) -> tuple[str, ...]:
     """All long flags that a help names, sorted; none where it is no list of them."""
     found = sorted({_plain(flag) for flag in _FLAG.findall(help_text)})
     return tuple(found) if len(found) >= _FEWEST else ()
+
+
+def version_of(said: str) -> str:
+    """The engine's version, in what it says when it is asked for that; empty where that is nothing known."""
+    return next((found[1] for pattern in _VERSIONS if (found := pattern.search(said))), "")
 
 
 def unknown(flags: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -78,7 +87,6 @@ def try_out(want: Want, name: str, tell: Tell) -> Smoke:
             f"another image, or try it by hand: {' '.join(command)}",
             tuple(said.splitlines()[-20:]),
         )
-    version = _VERSION.search(said)
     flags: tuple[str, ...] = ()
     for line in want.help:
         tell(Progress(phase="smoke", words="its flags"))
@@ -86,7 +94,7 @@ def try_out(want: Want, name: str, tell: Tell) -> Smoke:
         flags = flags_of(_run(_of(line, name), want)[1])
         if flags:
             break
-    return Smoke(at=now(), version=version[0] if version else "", flags=flags)
+    return Smoke(at=now(), version=version_of(said), flags=flags)
 
 
 def _of(command: Sequence[str], name: str) -> list[str]:
