@@ -87,7 +87,13 @@ def start(tmp_path: Path, **more: object) -> str:
 def test_an_image_that_is_not_on_the_box_is_told_with_what_brings_it(
     tmp_path: Path, docker: Callable[[str], Path]
 ) -> None:
-    docker('echo "docker: Error response from daemon: No such image: ollama/ollama:1" >&2; exit 125')
+    docker("""
+cat >&2 <<'end'
+Unable to find image 'ollama/ollama:1' locally
+docker: Error response from daemon: No such image: ollama/ollama:1.
+See 'docker run --help'.
+end
+exit 125""")
 
     assert start(tmp_path) == (
         "Ollama's image ollama/ollama:1 is not on this box: run site.yml, which brings it, then ask again"
@@ -107,7 +113,7 @@ def test_without_an_image_there_is_nothing_to_run(tmp_path: Path) -> None:
 
 
 def test_one_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path, docker: Callable[[str], Path]) -> None:
-    docker("echo first; echo 'Error: listen tcp: address already in use' >&2; exit 1")
+    docker("echo first; echo 'Error: listen tcp: address already in use'; echo \"See 'docker run --help'.\"; exit 1")
 
     assert start(tmp_path) == (
         "Ollama (ollama/ollama:1) did not start: its log ends with: Error: listen tcp: address already in use"

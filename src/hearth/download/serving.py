@@ -119,12 +119,17 @@ class Serving:
 
     def why(self) -> str:
         """The last that its log says."""
-        said = b""
-        if self._log is not None:
-            self._log.seek(0)
-            said = self._log.read()
-        lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+        lines = self._said()
         return f"its log ends with: {ollama_api.readable(lines[-1])}" if lines else "its log is empty"
+
+    def _said(self) -> list[str]:
+        """The lines of its log, and of the client's."""
+        if self._log is None:
+            return []
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines()]
+        # The client's last words after whatever went wrong.
+        return [line for line in lines if line and "docker run --help" not in line]
 
     def _look(self, broken: bool) -> None:
         deadline = time.monotonic() + (2.0 if broken else 0.0)
@@ -156,10 +161,9 @@ class Serving:
         return False
 
     def _why_not_up(self) -> str:
-        words = self.why()
-        if "No such image" in words or "Unable to find image" in words:
+        if any(said in line for line in self._said() for said in ("No such image", "Unable to find image")):
             return f"Ollama's image {self.image} is not on this box: run site.yml, which brings it, then ask again"
-        return f"Ollama ({self.image}) did not start: {words}"
+        return f"Ollama ({self.image}) did not start: {self.why()}"
 
     def _remove(self) -> None:
         _docker("rm", "--force", self._name)

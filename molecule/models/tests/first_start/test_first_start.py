@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,28 @@ from testinfra.host import Host
 
 def test_the_model_is_there_and_serves(files: Callable[[str, str], list[str]], units: dict[str, str]) -> None:
     assert files("late", "tiny-b") == [".hearth.json", "tiny-b.gguf"]
-    assert units == {"tiny-a": "inactive", "tiny-b": "inactive", "late": "active"}
+    assert {name: units[name] for name in ("tiny-a", "tiny-b", "late")} == {
+        "tiny-a": "inactive",
+        "tiny-b": "inactive",
+        "late": "active",
+    }
+
+
+def test_models_of_ollama_serve_by_hearths_names(host: Host, units: dict[str, str]) -> None:
+    assert (units["helper"], units["late-helper"]) == ("active", "active")
+    engines = json.loads(host.file("/etc/hearth/engines.json").content_string)["engines"]
+    for engine in engines:
+        if engine["tag"]:
+            names = host.check_output(f"curl -sSf http://127.0.0.1:{engine['port']}/v1/models")
+            assert f'"{engine["name"]}:latest"' in names
+
+
+def test_the_box_pulled_by_itself_only_what_it_was_to(host: Host) -> None:
+    log = host.check_output("journalctl --no-pager -o cat -u hearth-fetch@late-helper")
+
+    # The smaller layer was there already, since the other model shares it.
+    assert "hearth: brought 0.00 GB of late-helper in " in log
+    assert "-- No entries --" in host.check_output("journalctl --no-pager -u hearth-fetch@helper")
 
 
 def test_it_came_by_the_unit_that_its_own_requires(host: Host) -> None:

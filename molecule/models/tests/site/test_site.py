@@ -10,6 +10,7 @@ from typing import Any
 from testinfra.host import Host
 
 MODELS = "/home/spark/ai/models/tiny"
+STORE = "/home/spark/ai/models/ollama"
 TOKEN = "hf_of_the_lab"  # noqa: S105 - of the lab's own hub
 
 
@@ -20,6 +21,27 @@ def test_the_models_are_there_with_what_was_asked_for(files: Callable[[str, str]
 
 def test_a_model_for_its_first_start_is_not(host: Host) -> None:
     assert not host.file(f"{MODELS}/late").exists
+    assert tags(host) == ["qwen3%3A0.6b.json"]
+
+
+def test_a_model_of_ollama_is_in_the_store_that_its_engines_share(host: Host) -> None:
+    layers = host.check_output(f"ls {STORE}/blobs").split()
+
+    assert len(layers) == 2
+    for layer in layers:
+        assert host.check_output(f"sha256sum {STORE}/blobs/{layer}").split()[0] == layer.removeprefix("sha256-")
+        file = host.file(f"{STORE}/blobs/{layer}")
+        assert (file.user, file.group, oct(file.mode)) == ("spark", "spark", oct(0o644))
+    assert host.file(STORE).user == "spark"
+
+
+def test_no_ollama_is_left_that_brought_it(host: Host) -> None:
+    assert host.check_output("docker ps --all --quiet --filter label=hearth.pull") == ""
+
+
+def tags(host: Host) -> list[str]:
+    """What is on record in Ollama's store."""
+    return host.check_output(f"ls {STORE}/.hearth").split()
 
 
 def test_they_are_the_owners(host: Host) -> None:
@@ -39,6 +61,7 @@ def test_what_came_is_on_record(host: Host) -> None:
 
 def test_nothing_lies_about(host: Host) -> None:
     assert host.check_output(f"ls -A {MODELS}").split() == ["tiny-a", "tiny-b"]
+    assert host.check_output(f"ls -A {STORE}").split() == [".hearth", "blobs", "manifests"]
 
 
 def test_each_file_was_fetched_once_and_a_run_with_nothing_to_do_asks_once_a_model(asked: list[dict[str, Any]]) -> None:
@@ -78,4 +101,4 @@ def test_units_say_nothing_that_systemd_does_not_know(host: Host) -> None:
 
 
 def test_the_model_serves(units: dict[str, str]) -> None:
-    assert units == {"tiny-a": "active", "tiny-b": "inactive", "late": "inactive"}
+    assert [name for name, state in units.items() if state == "active"] == ["tiny-a"]
