@@ -7,7 +7,7 @@ carry the date. Rounds are interleaved, and in a round each figure is taken of a
 that of the measured process and its threads, from /proc/<pid>/task/*/schedstat, to which other processes add nothing.
 Ratios are to nginx, each round's own: their median and their range.
 Prints the table of docs/performance.md. Hearth is all of `hearth serve` but systemd; wire is its relay behind a handler
-that compares a key and reads the model.
+that compares a key and reads the model; bare is two sockets on the same event loop and nothing between.
 
 nginx is Debian's (`apt-get install nginx-light`), LiteLLM is PyPI's, in a venv of its own below .cache (made once).
 """
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOAD = str(ROOT / "bench/gateway_load.py")
 WHOLE = str(ROOT / "bench/gateway_whole.py")
 
-NAMES = ("direct", "nginx", "wire", "Hearth", "LiteLLM")
+NAMES = ("direct", "nginx", "bare", "wire", "Hearth", "LiteLLM")
 LITELLM = "litellm[proxy]==1.106.2"
 LITELLM_VENV = ROOT / ".cache/bench/litellm"
 PROXY_CPU, LOAD_CPU = 0, 1
@@ -237,8 +237,8 @@ def main() -> None:
                 process = stack.enter_context(
                     running(PROXY_CPU, "nginx", "-c", str(config), "-e", str(place / "error.log"))
                 )
-            elif name == "wire":
-                process = stack.enter_context(running(PROXY_CPU, given.python, LOAD, "wire", str(port), str(engine)))
+            elif name in {"bare", "wire"}:
+                process = stack.enter_context(running(PROXY_CPU, given.python, LOAD, name, str(port), str(engine)))
             elif name == "Hearth":
                 words_of_it = (given.python, WHOLE, str(port), str(engine), folder)
                 process = stack.enter_context(running(PROXY_CPU, *words_of_it, PYTHONPATH=str(ROOT / "src")))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of `make bench-gateway` besides the gateways: an engine that answers at once, and clients.
 
-``gateway_load.py stub PORT`` · ``ask PORT CLIENTS SECONDS BYTES`` · ``listen PORT STREAMS`` · ``wire PORT ENGINE``
+``gateway_load.py stub PORT`` · ``ask PORT CLIENTS SECONDS BYTES`` · ``listen PORT STREAMS`` · ``wire PORT ENGINE`` ·
+``bare PORT ENGINE``
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -212,7 +214,53 @@ async def listen(port: int, streams: int) -> list[float]:
     return [late for one in made for late in one.late]
 
 
-# The gateway
+# The gateway, and less than one
+
+
+class Pipe(asyncio.Protocol):
+    """One end of a relay that looks at nothing; ``write`` is the other's."""
+
+    def __init__(self, write: Callable[[bytes], None] | None = None) -> None:
+        self.write = write
+        self.waiting: list[bytes] = []
+        self.other: Pipe | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.write is None:
+            self.waiting.append(data)
+        else:
+            self.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 # asyncio names it
+        if self.other is not None:
+            self.other.transport.close()
+
+    async def join(self, engine: int) -> None:
+        """Get the other end."""
+        loop = asyncio.get_running_loop()
+        _, other = await loop.create_connection(lambda: Pipe(self.transport.write), "127.0.0.1", engine)
+        self.other, other.other, self.write = other, self, other.transport.write
+        for data in self.waiting:
+            self.write(data)
+
+
+def bare(port: int, engine: int) -> None:
+    """What no relay on this event loop can be without: two sockets, and one call of Python each way."""
+    import uvloop
+
+    class Client(Pipe):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.task = asyncio.get_running_loop().create_task(self.join(engine))
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(Client, "127.0.0.1", port, backlog=1024)
+        await server.serve_forever()
+
+    uvloop.run(run())
 
 
 def wire(port: int, engine: int) -> None:
@@ -289,6 +337,8 @@ def stub(port: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "stub":
         stub(int(sys.argv[2]))
+    elif sys.argv[1] == "bare":
+        bare(int(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1] == "wire":
         wire(int(sys.argv[2]), int(sys.argv[3]))
     else:
