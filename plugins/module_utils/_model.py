@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
     from hearth.download import Request
-    from hearth.download.job import Outcome
+    from hearth.download.job import Job, Outcome
 
 _EXTRA_FILE: dict[str, Any] = {
     "url": {"type": "str", "required": True},
@@ -35,6 +35,43 @@ MODEL: dict[str, Any] = {
     "owner": {"type": "str"},
     "group": {"type": "str"},
 }
+
+
+def run(module: AnsibleModule) -> None:
+    """Do what is asked, and exit. Raises HearthError."""
+    params = module.params
+    models = [params] if params["path"] else params["models"]
+    if params["state"] in ("absent", "pruned"):
+        remove = pruned if params["state"] == "pruned" else removed
+        # One that is in use keeps the others from going as well.
+        asked = [request(module, one) for one in models]
+        would = [remove(one, check=True) for one in asked]
+        gone = would if module.check_mode else [remove(one, check=False) for one in asked]
+        exit_json(module, gone)
+    from hearth.download import job
+
+    if params["attach"]:
+        ident, *step = params["attach"].split("/")
+        known = int(step[0]) if step and step[0].isdigit() else -1
+        _exit_as(module, job.follow(ident, step=known, timeout_s=params["wait"]))
+    requests = [request(module, one) for one in models]
+    keep = params["unreachable"] == "keep"
+    if module.check_mode:
+        exit_json(module, foretold(requests, params["token"], keep))
+    there = settled(requests) if params["state"] == "present" else None
+    if there is not None:
+        exit_json(module, there)
+    begun = job.begin(params["state"], requests, keep=keep, token=params["token"] or "")
+    _exit_as(module, job.follow(begun.id, timeout_s=params["wait"]))
+
+
+def _exit_as(module: AnsibleModule, job: Job) -> NoReturn:
+    """Say what became of a job, or how to go on waiting for it."""
+    if job.is_running:
+        module.exit_json(changed=False, attach=f"{job.id}/{job.step}", doing=job.words)
+    if job.failure is not None and not any(one.failure for one in job.outcomes):
+        module.fail_json(msg=job.failure.sentence, log=list(job.failure.log))
+    exit_json(module, job.outcomes)
 
 
 def request(module: AnsibleModule, one: dict[str, Any]) -> Request:

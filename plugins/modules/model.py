@@ -353,14 +353,9 @@ doing:
   type: str
 """
 
-from typing import TYPE_CHECKING, NoReturn
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hearth.spark.plugins.module_utils import _hearth, _model
-
-if TYPE_CHECKING:
-    from hearth.download.job import Job
 
 
 def main() -> None:
@@ -391,46 +386,9 @@ def main() -> None:
     from hearth.errors import HearthError
 
     try:
-        _run(module)
+        _model.run(module)
     except HearthError as error:
         module.fail_json(msg=str(error))
-
-
-def _run(module: AnsibleModule) -> None:
-    """Do what is asked, and exit. Raises HearthError."""
-    params = module.params
-    models = [params] if params["path"] else params["models"]
-    if params["state"] in ("absent", "pruned"):
-        remove = _model.pruned if params["state"] == "pruned" else _model.removed
-        # One that is in use keeps the others from going as well.
-        asked = [_model.request(module, one) for one in models]
-        foretold = [remove(one, check=True) for one in asked]
-        gone = foretold if module.check_mode else [remove(one, check=False) for one in asked]
-        _model.exit_json(module, gone)
-    from hearth.download import job
-
-    if params["attach"]:
-        ident, *step = params["attach"].split("/")
-        known = int(step[0]) if step and step[0].isdigit() else -1
-        _exit_as(module, job.follow(ident, step=known, timeout_s=params["wait"]))
-    requests = [_model.request(module, one) for one in models]
-    keep = params["unreachable"] == "keep"
-    if module.check_mode:
-        _model.exit_json(module, _model.foretold(requests, params["token"], keep))
-    there = _model.settled(requests) if params["state"] == "present" else None
-    if there is not None:
-        _model.exit_json(module, there)
-    begun = job.begin(params["state"], requests, keep=keep, token=params["token"] or "")
-    _exit_as(module, job.follow(begun.id, timeout_s=params["wait"]))
-
-
-def _exit_as(module: AnsibleModule, job: Job) -> NoReturn:
-    """Say what became of a job, or how to go on waiting for it."""
-    if job.is_running:
-        module.exit_json(changed=False, attach=f"{job.id}/{job.step}", doing=job.words)
-    if job.failure is not None and not any(one.failure for one in job.outcomes):
-        module.fail_json(msg=job.failure.sentence, log=list(job.failure.log))
-    _model.exit_json(module, job.outcomes)
 
 
 if __name__ == "__main__":

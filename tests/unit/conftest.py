@@ -16,11 +16,17 @@ import msgspec
 import pytest
 from fakes import FakeClock, FakeMemory, FakeSystemd, ScriptedServer
 from hypothesis import settings
+
+# Fixtures of the tests of the module model.
+from modelruns import downloads, run_model  # noqa: F401
+from ollama_on_disk import OllamaOnDisk
 from ollama_server import OllamaServer
+from ollamas import on_disk
 from switching import FLOOR_GIB, NEEDS, Box
 
 from hearth import contract
 from hearth.admission import admit, holders
+from hearth.download import Request
 from hearth.engines import units
 from hearth.engines.ollama import make_ready
 from hearth.switching import switch, transition
@@ -119,6 +125,27 @@ def ollama() -> Iterator[OllamaServer]:
     server.registry["qwen3:0.6b"] = ("d1", {"weights": 522_000_000, "licence": 11_000})
     yield server
     server.close()
+
+
+@pytest.fixture
+def ollama_folder(tmp_path: Path) -> Path:
+    """A store of Ollama: there is none yet."""
+    return tmp_path / "models" / "ollama"
+
+
+@pytest.fixture
+def disk(
+    ollama_folder: Path, starts: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[OllamaOnDisk]:
+    """The Ollama that is started for that store; until then there is nothing in it."""
+    with on_disk(ollama_folder, tmp_path / "elsewhere", monkeypatch, starts) as made:
+        yield made
+
+
+@pytest.fixture
+def starts() -> list[Request]:
+    """What it was started for, in order."""
+    return []
 
 
 @pytest.fixture

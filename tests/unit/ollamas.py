@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from ollama_server import OllamaServer
 
 from hearth.download import Request, serving
 from hearth.download.serving import Serving
+from hearth.errors import HearthError
 
 
 def asked(store: Path, **fields: Any) -> Request:
@@ -23,13 +24,25 @@ def asked(store: Path, **fields: Any) -> Request:
     return Request(folder=str(store), **{**complete, **fields})
 
 
+def sentence_of(call: Callable[[], object]) -> str:
+    """Why it fails."""
+    with pytest.raises(HearthError) as caught:
+        call()
+    return str(caught.value)
+
+
+def blob(store: Path, name: str) -> Path:
+    """Where a blob is: a digest, or what comes behind it."""
+    return store / "blobs" / name.replace(":", "-")
+
+
 @contextmanager
 def on_disk(
-    folder: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[OllamaOnDisk, list[Request]]]:
-    """An Ollama for a store that need not be there yet, and what it is started for."""
+    folder: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, starts: list[Request]
+) -> Iterator[OllamaOnDisk]:
+    """An Ollama for a store that need not be there yet; ``starts`` gets what it is started for."""
     elsewhere.mkdir()
-    disk, starts = OllamaOnDisk(elsewhere), list[Request]()
+    disk = OllamaOnDisk(elsewhere)
     disk.folder = folder
 
     class Started(Near):
@@ -41,7 +54,7 @@ def on_disk(
                 (folder / name).mkdir(exist_ok=True)
 
     monkeypatch.setattr(serving, "Serving", Started)
-    yield disk, starts
+    yield disk
     disk.close()
 
 
