@@ -13,7 +13,7 @@ from registries import PASSWORD, USER, FakeDocker, ScriptedRegistry, digest, lay
 from hearth.download import Patience
 from hearth.errors import HearthError
 from hearth.images import book, smoke
-from hearth.images.book import Book, Known, Smoke, Use
+from hearth.images.book import Book, Smoke
 from hearth.images.errors import ImageError
 from hearth.images.have import Outcome, Work
 from hearth.images.plan import LABEL, missing, plan
@@ -377,41 +377,3 @@ class TestForetelling:
     def test_what_may_not_be_brought_is_an_error_here_too(self, box: Box) -> None:
         with pytest.raises(HearthError, match="images_pull is false"):
             box.foretold(box.want(digest(b"x")), pull=False)
-
-
-class TestBook:
-    def known(self, name: str) -> Known:
-        return Known(name=name, source=f"x/{name}@sha256:1", digest="", id="", how="pulled", at="", engine="vllm")
-
-    def test_a_new_image_of_an_engine_makes_the_old_one_its_way_back(self) -> None:
-        known = Book().with_uses({"scout": "a"}).with_uses({"scout": "b"})
-
-        assert known.models == {"scout": Use(image="b", previous="a")}
-
-    def test_the_same_image_changes_nothing(self) -> None:
-        known = Book().with_uses({"scout": "a"}).with_uses({"scout": "b"})
-
-        assert known.with_uses({"scout": "b"}) == known
-
-    def test_an_engine_that_is_gone_needs_nothing(self) -> None:
-        known = Book().with_uses({"scout": "a", "qwen": "b"}).with_uses({"qwen": "b"})
-
-        assert known.needed() == {"b": ["qwen"]}
-
-    def test_an_image_that_is_gone_is_no_way_back_and_no_meaning_of_a_tag(self) -> None:
-        known = Book(images={"a": self.known("a")}, models={"scout": Use(image="b", previous="a")}, pins={"x:1": "a"})
-
-        assert known.without("a") == Book(models={"scout": Use(image="b")})
-
-    @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 9}', b"\xff"])
-    def test_a_book_that_cannot_be_read_is_an_empty_one(self, content: bytes, tmp_path: Path) -> None:
-        (tmp_path / "images.json").write_bytes(content)
-
-        assert book.read(tmp_path / "images.json") == Book()
-
-    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
-        known = Book(images={"a": self.known("a")}).with_uses({"scout": "a"})
-
-        book.write(known, tmp_path / "images.json")
-
-        assert book.read(tmp_path / "images.json") == known

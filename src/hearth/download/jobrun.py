@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from hearth import jobs
+from hearth import disk, jobs
 from hearth.download import job
 from hearth.download.errors import DownloadError, UncheckedError, no_room
 from hearth.download.job import Job, Outcome
@@ -100,18 +100,12 @@ def _assert_room_for_all(requests: Sequence[Request]) -> None:
         # Why one cannot be asked for is told in its turn.
         with suppress(HearthError):
             if settled(replace(request, offline=True)) is None:
-                disk = _disk_of(Path(request.folder))
-                missing[disk] = missing.get(disk, 0) + foretell(replace(request, patience=_BRIEF)).bytes_fetched
-    for disk, count in missing.items():
-        free, reserve = shutil.disk_usage(disk).free, max(request.reserve_bytes for request in requests)
+                where = disk.of(Path(request.folder))
+                missing[where] = missing.get(where, 0) + foretell(replace(request, patience=_BRIEF)).bytes_fetched
+    for where, count in missing.items():
+        free, reserve = shutil.disk_usage(where).free, max(request.reserve_bytes for request in requests)
         if count + reserve > free:
-            raise no_room(disk, count, reserve, free)
-
-
-def _disk_of(folder: Path) -> Path:
-    """Where the disk of a folder is mounted."""
-    there = next(path for path in (folder, *folder.parents) if path.exists()).resolve()
-    return next(path for path in (there, *there.parents) if path.is_mount())
+            raise no_room(where, count, reserve, free)
 
 
 def foretold(requests: Sequence[Request], *, keep: bool) -> list[Outcome]:

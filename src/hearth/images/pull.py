@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from hearth import disk
 from hearth.download.errors import DownloadError, of_disk
 from hearth.download.fetch import at_once, fetch, patiently
 from hearth.download.meter import Meter
@@ -167,13 +168,13 @@ class Pull:
         unpacked = round(total * (1 + _UNPACKED))
         needs: dict[Path, int] = {}
         for folder, count in ((Path(self._terms.staging), missing), (Path(self._docker.settings.root), unpacked)):
-            disk = _disk_of(folder)
-            needs[disk] = needs.get(disk, 0) + count
-        for disk, count in needs.items():
-            free = shutil.disk_usage(disk).free
+            where = disk.of(folder)
+            needs[where] = needs.get(where, 0) + count
+        for where, count in needs.items():
+            free = shutil.disk_usage(where).free
             if count and count + self._terms.reserve_bytes > free:
                 raise DownloadError(
-                    f"{self._reference.words} needs {gigabytes(count)} GB below {disk} (fetched {gigabytes(missing)} "
+                    f"{self._reference.words} needs {gigabytes(count)} GB below {where} (fetched {gigabytes(missing)} "
                     f"GB, unpacked about {gigabytes(round(total * _UNPACKED))} GB) and "
                     f"{gigabytes(self._terms.reserve_bytes)} GB are to stay free, but only {gigabytes(free)} GB are "
                     "free: make room (images.yml -e do=prune); nothing was fetched"
@@ -238,9 +239,3 @@ def _not_taken(what: str, error: HearthError, root: str) -> ImageError:
     return ImageError(
         f"Docker did not take {what} in ({error}): see journalctl -u docker, then ask again; what came is kept"
     )
-
-
-def _disk_of(folder: Path) -> Path:
-    """Where the disk of a folder is mounted."""
-    there = next(path for path in (folder, *folder.parents) if path.exists()).resolve()
-    return next(path for path in (there, *there.parents) if path.is_mount())
