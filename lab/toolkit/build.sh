@@ -29,7 +29,7 @@ package() { # name version architecture folder
   cp -R "${SOURCE}/$1/." "${tree}/"
   if [ -e "${tree}/postinst" ]; then mv "${tree}/postinst" "${tree}/DEBIAN/postinst"; fi
   chmod -R u=rwX,go=rX "${tree}"
-  find "${tree}" -path '*/bin/*' -o -name postinst | xargs --no-run-if-empty chmod 0755
+  find "${tree}" \( -path '*/bin/*' -o -name postinst \) -exec chmod 0755 {} +
   cat >"${tree}/DEBIAN/control" <<CONTROL
 Package: $1
 Version: $2

@@ -40,9 +40,9 @@ RETURN = r"""
 _value:
   description: >-
     C(nvidia), whether there is to be a GPU; C(managed), whether the toolkit is the role's to install; C(pin), its
-    version as apt has it; C(packages), what apt is to install of it; C(refused), why it cannot be; C(way), the value for C(engines_gpu); C(spec), the file for
-    its CDI specification; C(missing), sentences on what is not as it should be, each with what to do; C(versions), what
-    there is, in words.
+    version as apt has it; C(packages), what apt is to install of it; C(refused), why it cannot be; C(way), the value
+    for C(engines_gpu); C(spec), the file for its CDI specification; C(missing), sentences on what is not as it should
+    be, each with what to do; C(versions), what there is, in words.
   type: dict
 """
 

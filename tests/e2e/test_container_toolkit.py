@@ -237,9 +237,9 @@ class TestEngines:
 
     @pytest.fixture(autouse=True)
     def _settings_as_found(self, stage: Stage) -> Iterator[None]:
-        stage.box.out(f"cp -p {DAEMON} /root/daemon.json")
+        stage.box.out(f"cp -p {DAEMON} /srv/daemon.json")
         yield
-        stage.box.out(f"rm -f {DAEMON}* && cp -p /root/daemon.json {DAEMON} && systemctl restart docker")
+        stage.box.out(f"rm -f {DAEMON}* && cp -p /srv/daemon.json {DAEMON} && systemctl restart docker")
         stage.settled()
 
     @staticmethod

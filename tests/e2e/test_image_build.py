@@ -80,7 +80,7 @@ class TestWhatFails:
     """Nothing is left under the image's name, and the sentence says what to do."""
 
     def test_a_file_whose_checksum_is_another(self, workshop: Workshop) -> None:
-        workshop.box.out("mkdir -p /root/served/files /root/served/git && echo x >/root/served/files/x.txt")
+        workshop.box.out("mkdir -p /srv/served/files /srv/served/git && echo x >/srv/served/files/x.txt")
         workshop.serve()
         add = f"ADD --checksum=sha256:{'ab' * 32} http://{workshop.host()}:8123/x.txt /x\n"
         recipe = workshop.recipe("checksum", add)
@@ -129,11 +129,11 @@ class TestWhatFails:
     def test_a_box_without_buildx(self, workshop: Workshop) -> None:
         plugin = workshop.box.out("find / -xdev -path '*/cli-plugins/docker-buildx' | head -n 1")
         recipe = workshop.recipe("unbuildable", "RUN true\n")
-        workshop.box.out(f"mv {plugin} /root/docker-buildx")
+        workshop.box.out(f"mv {plugin} /srv/docker-buildx")
         try:
             failed = workshop.build(recipe)
         finally:
-            workshop.box.out(f"mv /root/docker-buildx {plugin}")
+            workshop.box.out(f"mv /srv/docker-buildx {plugin}")
         assert "which this box does not have: apt-get install docker-buildx on Debian" in failed.sentence
 
 
@@ -155,11 +155,11 @@ class TestInterrupted:
     def test_memory_becomes_scarce(self, workshop: Workshop) -> None:
         recipe = workshop.recipe("scarce", SLOW.replace("echo first", "echo scarce"))
         box = workshop.box
-        box.out("cp /proc/meminfo /root/meminfo")
-        with workshop.building(recipe, HEARTH_MEMINFO="/root/meminfo") as process:
+        box.out("cp /proc/meminfo /srv/meminfo")
+        with workshop.building(recipe, HEARTH_MEMINFO="/srv/meminfo") as process:
             workshop.until(AT_WORK)
-            box.out("sed 's/^MemAvailable:.*/MemAvailable: 100000 kB/' /proc/meminfo >/root/less")
-            box.out("mv /root/less /root/meminfo")
+            box.out("sed 's/^MemAvailable:.*/MemAvailable: 100000 kB/' /proc/meminfo >/srv/less")
+            box.out("mv /srv/less /srv/meminfo")
             said, _ = process.communicate(timeout=60)
         assert "building scarce was ended, because only 0.1 GiB of memory were available" in said
         assert workshop.box.sh(ANYTHING).returncode

@@ -162,8 +162,8 @@ class Workshop:
             name = f"{REGISTRY}/recipe-tools:{self.box.name}"
             text = shlex.quote(_TOOLS.format(base=self.box.image))
             self.box.out(
-                "mkdir -p /root/tools/ca && cp /usr/local/share/ca-certificates/*.crt /root/tools/ca/ && "
-                f"printf %s {text} >/root/tools/Dockerfile && docker build -q -t {name} /root/tools && "
+                "mkdir -p /srv/tools/ca && cp /usr/local/share/ca-certificates/*.crt /srv/tools/ca/ && "
+                f"printf %s {text} >/srv/tools/Dockerfile && docker build -q -t {name} /srv/tools && "
                 f"docker push -q {name}",
                 timeout_s=900,
             )
@@ -175,18 +175,18 @@ class Workshop:
         out, served = self._folder / "stand-in" / name, self._folder / "served"
         command = [sys.executable, str(ROOT / "lab/recipe.py"), name, str(out), str(served)]
         subprocess.run([*command, "--base", self.tools(), "--host", self.host()], check=True, timeout=120)
-        self.box.out("rm -rf /root/served")
+        self.box.out("rm -rf /srv/served")
         subprocess.run(
-            ["docker", "cp", "--quiet", str(served), f"{self.box.name}:/root/served"], check=True, timeout=120
+            ["docker", "cp", "--quiet", str(served), f"{self.box.name}:/srv/served"], check=True, timeout=120
         )
         self.serve()
         return out
 
     def serve(self) -> None:
-        """Serve what is in /root/served: git://…:9418 and http://…:8123."""
+        """Serve what is in /srv/served: git://…:9418 and http://…:8123."""
         units = {
-            "lab-git": "git daemon --export-all --reuseaddr --base-path=/root/served/git",
-            "lab-files": "python3 -m http.server 8123 --directory /root/served/files",
+            "lab-git": "git daemon --export-all --reuseaddr --base-path=/srv/served/git",
+            "lab-files": "python3 -m http.server 8123 --directory /srv/served/files",
         }
         for unit, command in units.items():
             self.box.out(f"systemctl stop {unit} 2>/dev/null; systemd-run --quiet --collect --unit={unit} {command}")
