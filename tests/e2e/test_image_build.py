@@ -200,7 +200,7 @@ class TestTheRecipesOfTheCatalog:
         assert workshop.box.out(f"{run} 'cat /src/flash-attention/csrc/cutlass/README'") == "a submodule"
 
     def test_a_patch_that_does_not_fit_ends_it(self, workshop: Workshop) -> None:
-        folder = workshop.stand_in("vllm-sm121")
+        folder = workshop.stand_in("vllm-sm121", stage="checked")
         (folder / "patches/cutlass").mkdir()
         (folder / "patches/cutlass/1.patch").write_text(PATCH.replace("-cutlass", "-something else"))
         failed = workshop.build(_recipes.read(folder))
@@ -208,7 +208,7 @@ class TestTheRecipesOfTheCatalog:
         assert "the patch cutlass/1.patch of the recipe does not fit its source" in failed.sentence
 
     def test_a_patch_that_fits_is_in_the_sources(self, workshop: Workshop) -> None:
-        folder = workshop.stand_in("vllm-sm121")
+        folder = workshop.stand_in("vllm-sm121", stage="checked")
         (folder / "patches/cutlass").mkdir()
         (folder / "patches/cutlass/1.patch").write_text(PATCH)
         recipe = _recipes.read(folder)
@@ -217,7 +217,7 @@ class TestTheRecipesOfTheCatalog:
         assert workshop.box.out(f"{run} /src/cutlass/README") == "changed"
 
     def test_sources_that_do_not_go_together_end_it(self, workshop: Workshop) -> None:
-        folder = workshop.stand_in("vllm-sm121")
+        folder = workshop.stand_in("vllm-sm121", stage="checked")
         with (folder / "expected.txt").open("a") as file:
             file.write('vllm/CMakeLists.txt set(CUTLASS_REVISION "v9.9.9")\n')
         failed = workshop.build(_recipes.read(folder))
@@ -227,7 +227,7 @@ class TestTheRecipesOfTheCatalog:
         )
 
     def test_a_package_that_is_another_than_was_locked_ends_it(self, workshop: Workshop) -> None:
-        folder = workshop.stand_in("vllm-sm121")
+        folder = workshop.stand_in("vllm-sm121", stage="python")
         lock = folder / "requirements.txt"
         lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", lock.read_text()))
         failed = workshop.build(_recipes.read(folder))

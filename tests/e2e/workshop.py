@@ -170,7 +170,7 @@ class Workshop:
             self._tools = self.box.out(f"docker image inspect {name} --format '{{{{index .RepoDigests 0}}}}'")
         return self._tools
 
-    def stand_in(self, name: str) -> Path:
+    def stand_in(self, name: str, *, stage: str = "prepared") -> Path:
         """A copy of a recipe of the catalog with the stand-ins of lab/recipe.py, which the box serves."""
         out, served = self._folder / "stand-in" / name, self._folder / "served"
         command = [sys.executable, str(ROOT / "lab/recipe.py"), name, str(out), str(served)]
@@ -180,6 +180,8 @@ class Workshop:
             ["docker", "cp", "--quiet", str(served), f"{self.box.name}:/srv/served"], check=True, timeout=120
         )
         self.serve()
+        settings = out / "recipe.toml"
+        settings.write_text(settings.read_text().replace('stage = "prepared"', f'stage = "{stage}"'))
         return out
 
     def serve(self) -> None:

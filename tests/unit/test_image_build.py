@@ -76,9 +76,14 @@ class Engine:
     def __init__(self, root: Path) -> None:
         self.settings = DockerSettings(root=str(root), architecture="arm64")
         self.images: dict[str, Image] = {}
+        self.usage: dict[str, Any] = {"BuildCache": None}
 
     def image(self, name: str) -> Image | None:
         return self.images.get(name)
+
+    def get(self, path: str) -> Any:
+        assert path == "/system/df?type=build-cache"
+        return self.usage
 
     def has(self, fingerprint: str = FINGERPRINT) -> None:
         self.images[REF] = Image(id="sha256:1", size=1, layers=(), labels={"dev.hearth.recipe": fingerprint})
@@ -222,6 +227,22 @@ class TestWhatIsRefusedBeforehand:
         with pytest.raises(BuildFailedError, match=r"wants 1e\+09 GB below .*, and [\d.]+ GB are free"):
             workshop.build()
         assert not (workshop.folder / "argv").exists()
+
+    @pytest.mark.parametrize(
+        "usage",
+        [
+            {"BuildCache": [{"Size": 6 * 10**17}, {"Size": 6 * 10**17}, {}]},
+            {"BuildCacheUsage": {"TotalSize": 12 * 10**17}},
+        ],
+    )
+    def test_what_an_earlier_build_left_in_the_cache_needs_no_room(
+        self, workshop: Workshop, usage: dict[str, Any]
+    ) -> None:
+        workshop.settings("disk_gb = 1e9\n")
+        workshop.engine.usage = usage
+        workshop.client("echo it broke >&2; exit 1")
+        with pytest.raises(BuildFailedError, match="it broke"):
+            workshop.build()
 
     def test_without_room_for_a_job(self, workshop: Workshop) -> None:
         workshop.settings("disk_gb = 0\njob_gib = 1e6\n")

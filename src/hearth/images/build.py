@@ -145,11 +145,19 @@ def _refuse_without_room(build: Build, wanted: Settings, engine: Docker) -> None
     except OSError:
         # A Docker whose disk cannot be seen from here.
         return
-    if free < wanted.disk_gb * 1e9:
+    # What an interrupted build had done already lies there, and is not wanted a second time.
+    if free + _cache_bytes(engine) < wanted.disk_gb * 1e9:
         raise BuildFailedError(
             f"building {build.name} wants {wanted.disk_gb:g} GB below {root}, and {gigabytes(free)} GB are free: make "
             "room ('docker buildx prune' gives back what earlier builds left), or lower disk_gb in a recipe of your own"
         )
+
+
+def _cache_bytes(engine: Docker) -> int:
+    """What BuildKit's cache has (Docker Engine API, SystemDataUsage; from 1.52 on the sum is given)."""
+    said = engine.get("/system/df?type=build-cache") or {}
+    total = (said.get("BuildCacheUsage") or {}).get("TotalSize")
+    return int(total or sum(record.get("Size") or 0 for record in said.get("BuildCache") or ()))
 
 
 def _jobs(build: Build, wanted: Settings) -> int:
@@ -245,7 +253,8 @@ def _write(out: IO[str], lines: list[str]) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(_CANCEL_S)
+        # Who cancels has something to say, and must not wait for a listener.
+        process.communicate(timeout=_CANCEL_S)
     except subprocess.TimeoutExpired:
         process.kill()
 
