@@ -26,7 +26,7 @@ def test_a_box_without_docker_that_may_not_install_it_is_told(fresh_box: Box) ->
         ({"images_pull": "perhaps"}, "images_pull"),
         ({"layout_directories_extra": ["../etc"]}, "layout_directories: ../etc must be below ~/ai"),
         ({"layout_root": "ai"}, "layout_root: must be a folder below a home (~/ai) or an absolute path (/data/ai)"),
-        ({"engines_gpu": "all"}, "engines_gpu: must be auto, none or a CDI name"),
+        ({"engines_gpu": "all"}, "engines_gpu: must be auto, none, a CDI name"),
     ],
     ids=["type", "folder", "root", "gpu"],
 )
