@@ -169,6 +169,10 @@ class Client(asyncio.Protocol):
             self.transport.close()
             self.done.set_result(None)
 
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 # asyncio names it
+        if not self.done.done():
+            self.done.set_exception(ConnectionError("an answer did not come"))
+
 
 class Listener(asyncio.Protocol):
     """Takes one stream, and keeps how late each token was, in seconds."""

@@ -155,12 +155,17 @@ class Connection(asyncio.Protocol):
                 self._head_since = self._loop.time()
 
     def _early(self, data: bytes) -> None:
-        """Bytes of the next request before this one's answer. Reading goes on, or the client's end would go unseen."""
+        """Bytes of the next request before this one is over. Reading goes on, or the client's end would go unseen."""
         exchange = self._exchange
         if exchange is None or not exchange.keep:
             return
         self._ahead += data
-        if len(self._ahead) > self._limits.ahead_bytes:
+        if len(self._ahead) <= self._limits.ahead_bytes:
+            return
+        if exchange.ended:
+            # Who has its answer may go on: it is the handler that is not done yet.
+            self.hold()
+        else:
             # Such a client has to ask again on another connection, RFC 9112, 9.3.2.
             self._ahead = b""
             exchange.keep = False
@@ -259,6 +264,7 @@ class Connection(asyncio.Protocol):
         if self._ahead:
             # In a turn of its own: each answer would be within the one before it.
             self._loop.call_soon(self._next)
+            self.more()
 
     def _next(self) -> None:
         """The request that was sent ahead, unless more has come meanwhile and it was read with that."""
