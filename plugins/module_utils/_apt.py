@@ -101,7 +101,11 @@ class Apt:
         if said:
             raise SourceError(f"apt cannot use {source.repository} ({said})")
         for package in source.packages:
-            there = _versions(_output("apt-cache", "madison", package)[1])
+            code, known = _output("apt-cache", "madison", package)
+            if code:
+                # One that was there before may say other things of the same repository.
+                raise SourceError(f"apt cannot use its sources with {source.repository} ({_words(known)})")
+            there = _versions(known)
             if not there or (source.version and source.version not in there):
                 raise SourceError(
                     f"{source.repository} has no {package}{f' {source.version}' if source.version else ''}: it has "
@@ -169,11 +173,13 @@ def _versions(madison: str) -> list[str]:
 def _apt(*command: str) -> str:
     """Why a command of apt failed, in its words; empty where it did not."""
     code, said = _output(*command)
-    if not code:
-        return ""
+    return (_words(said) or f"{command[0]} ended with {code}") if code else ""
+
+
+def _words(said: str) -> str:
+    """What it complains of, each once."""
     lines = [line.strip() for line in said.splitlines()]
-    told = list(dict.fromkeys(line[2:].strip() for line in lines if line.startswith(("E:", "W:"))))
-    return "; ".join(told) or f"{command[0]} ended with {code}"
+    return "; ".join(dict.fromkeys(line[2:].strip() for line in lines if line.startswith(("E:", "W:"))))
 
 
 def _output(*command: str) -> tuple[int, str]:

@@ -40,7 +40,9 @@ def plan(facts: Mapping[str, Any], gpu: str = "auto", install: bool = True, vers
     # A DGX has one, whatever becomes of its driver.
     nvidia = gpu == "nvidia" or (gpu == "auto" and bool(facts["gpu"]["driver"] or facts["dgx"]))
     managed = nvidia and install and not facts["dgx"]
-    pin = version if "-" in version or not version else f"{version}-1"
+    # YAML makes a number of 1.20.
+    wanted = str(version)
+    pin = wanted if "-" in wanted or not wanted else f"{wanted}-1"
     packages, refused = _packages(facts["toolkit_packages"], pin) if managed else ([], "")
     way = _way(facts, managed) if nvidia else NONE
     return {

@@ -67,6 +67,9 @@ EXAMPLES = r"""
       log-opts:
         max-size: 50m
         max-file: "3"
+  vars:
+    # With that one engines are out of the way meanwhile.
+    ansible_python_interpreter: /opt/hearth/venv/bin/python
 """
 
 RETURN = r"""
@@ -162,13 +165,18 @@ class _Engines:
         if not contract.PATH.exists():
             return _dockerd.plain(work)
         _hearth.require(self._module)
-        from hearth.errors import HearthError
+        from hearth.errors import ContractError, HearthError
         from hearth.switching.around import around
 
         given: dict[str, Any] = self._module.params
         try:
+            known = contract.load()
+        except ContractError:
+            # Of another version, and to be written anew; systemd starts again what ran.
+            return _dockerd.plain(work)
+        try:
             wanted = {"drain_s": given["drain"], "lock_timeout_s": given["lock_timeout"]}
-            done = asyncio.run(around(contract.load(), work, **wanted))
+            done = asyncio.run(around(known, work, **wanted))
         except HearthError as error:
             raise _dockerd.DockerError(str(error)) from None
         self.drained, self.restored = done.drained, list(done.restored)

@@ -216,6 +216,19 @@ def test_a_version_that_it_does_not_have_is_told_with_those_that_it_has(
     assert lab.files == {}
 
 
+def test_a_source_that_is_at_odds_with_others_of_the_box_is_told_in_apts_words(lab: Lab, program: Program) -> None:
+    program(
+        "apt-cache", "echo 'E: Conflicting values set for option Signed-By regarding source http://a/deb' >&2; exit 100"
+    )
+
+    with pytest.raises(
+        _apt.SourceError, match=r"its sources with http://a/deb/\S+ / \(Conflicting values set for option"
+    ):
+        lab.ensure()
+
+    assert lab.files == {}
+
+
 def test_another_package_managers_run_is_waited_for(
     lab: Lab, program: Program, calls: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

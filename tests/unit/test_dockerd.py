@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _dockerd
+from ansible_collections.hearth.spark.plugins.modules import docker_daemon
+from hearth import contract
 
 MINE = '{"data-root": "/srv/docker"}\n'
 CDI = {"features": {"cdi": True}}
@@ -296,6 +299,11 @@ def test_a_mark_before_the_text_is_no_part_of_it(docker: Docker) -> None:
     assert docker.text() == MINE
 
 
+@pytest.fixture(autouse=True)
+def _no_docker_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_dockerd, "_PROGRAMS", "/nonexistent")
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_dockerd_looks_at_the_settings_before_they_land(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: Docker, code: int
@@ -312,3 +320,68 @@ def test_dockerd_looks_at_the_settings_before_they_land(
         _dockerd.DockerError, match=r"daemon\.json as it was to be \(bad: --config-file=\S+daemon\.json\)"
     ):
         docker.validate('{"mtu": 1}')
+
+
+def test_a_dockerd_that_cannot_look_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: Docker
+) -> None:
+    program = tmp_path / "dockerd"
+    # As Docker 20.10 answers.
+    program.write_text("#!/bin/sh\necho 'unknown flag: --validate' >&2\nexit 125\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(_dockerd, "_PROGRAMS", str(tmp_path))
+
+    docker.validate('{"mtu": 1}')
+
+
+class TestModule:
+    """The module docker_daemon, run as Ansible runs it, in this process."""
+
+    @pytest.fixture
+    def run(
+        self, docker: Docker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[..., dict[str, Any]]:
+        monkeypatch.setattr(_dockerd, "Dockerd", lambda: docker)
+        monkeypatch.setattr(contract, "PATH", docker.path.with_name("engines.json"))
+
+        def run(*, check: bool = False, **arguments: Any) -> dict[str, Any]:
+            with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+                docker_daemon.main()
+            said: dict[str, Any] = json.loads(capsys.readouterr().out)
+            return said
+
+        return run
+
+    def test_check_mode_foretells_the_real_run_and_the_second_one_changes_nothing(
+        self, docker: Docker, run: Callable[..., dict[str, Any]]
+    ) -> None:
+        foretold = run(check=True, settings=CDI)
+        assert (docker.text(), docker.did) == ("", [])
+        real, again = run(settings=CDI), run(settings=CDI)
+
+        outcome = ("changed", "actions", "diff")
+        assert [foretold[key] for key in outcome] == [real[key] for key in outcome]
+        assert real["actions"] == ["set features", "restart Docker, for features changed"]
+        assert [again[key] for key in outcome] == [False, [], []]
+
+    @pytest.mark.parametrize("check", [True, False])
+    def test_a_broken_file_is_one_sentence(
+        self, docker: Docker, run: Callable[..., dict[str, Any]], check: bool
+    ) -> None:
+        docker.path.write_text("{,}")
+
+        said = run(check=check, settings=CDI)
+
+        assert said["failed"]
+        assert said["msg"] == (
+            "/etc/docker/daemon.json is no JSON: line 1, column 2: Expecting property name enclosed in double quotes; "
+            "mend that line, or move the file away, and run this again. Docker was left as it is."
+        )
+
+    def test_a_contract_of_another_version_does_not_keep_docker_from_being_restarted(
+        self, docker: Docker, run: Callable[..., dict[str, Any]]
+    ) -> None:
+        contract.PATH.write_text('{"schema": 0}')
+
+        assert run(settings=CDI)["changed"]
+        assert docker.did == ["restart"]
