@@ -175,10 +175,11 @@ class Dockerd:
         return ""
 
     def put_back(self, backup: str) -> None:
-        """Have the old file, or none. Raises DockerError."""
+        """Have the old file, or none, as before the change. Raises DockerError."""
         try:
             if backup:
                 self._write(Path(backup).read_bytes())
+                Path(backup).unlink()
             else:
                 self.path.unlink(missing_ok=True)
         except OSError as error:

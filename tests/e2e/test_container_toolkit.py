@@ -151,7 +151,7 @@ def test_check_mode_on_a_finished_box_finds_nothing_to_do(gpu: Box) -> None:
 
 
 def test_a_broken_file_of_settings_is_refused_and_docker_goes_on(gpu: Box) -> None:
-    gpu.out(f"cp -p {DAEMON} {DAEMON}.kept && printf '{{\\n  \"debug\": true,\\n}}\\n' >{DAEMON}")
+    gpu.out(f"cp -p {DAEMON} {DAEMON}.kept && printf '{{\\n  \"debug\" true\\n}}\\n' >{DAEMON}")
     before = gpu.out(STANDING)
     try:
         run = gpu.play(*ROLE)
@@ -160,7 +160,7 @@ def test_a_broken_file_of_settings_is_refused_and_docker_goes_on(gpu: Box) -> No
         gpu.out(f"mv {DAEMON}.kept {DAEMON}")
 
     assert run.code != 0
-    assert f"{DAEMON} is no JSON: line 3, column 1: " in run.flat
+    assert f"{DAEMON} is no JSON: line 2, column 11: " in run.flat
     assert "mend that line, or move the file away, and run this again. Docker was left as it is." in run.flat
     assert after == before
 

@@ -81,7 +81,7 @@ def test_what_docker_takes_over_without_a_restart(settings: dict[str, Any], relo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param('{\n  "debug": true,\n}\n', "is no JSON: line 3, column 1: ", id="a comma too many"),
+        pytest.param('{\n  "debug" true\n}\n', "is no JSON: line 2, column 11: ", id="a colon is missing"),
         pytest.param("debug: true", "is no JSON: line 1, column 1: ", id="YAML"),
         pytest.param("[]", "must be a table of settings, {…}, is a list", id="a list"),
         pytest.param("null", "must be a table of settings, {…}, is null", id="null"),

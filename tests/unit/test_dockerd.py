@@ -170,6 +170,7 @@ def test_settings_with_which_docker_does_not_run_are_taken_back(
         "Docker did not restart with its new settings (it hates cdi); the old ones are back, and it runs"
     )
     assert (docker.runs, docker.text(), docker.record()) == (True, before or "", None)
+    assert [path.name for path in docker.path.parent.glob("daemon*")] == (["daemon.json"] if before else [])
 
 
 def test_that_docker_does_not_run_with_the_old_ones_either_is_told(docker: Docker, ask: Callable[..., str]) -> None:
