@@ -320,17 +320,17 @@ class FakeSystemd:
 
 
 @contextlib.contextmanager
-def docker(path: Path, status: int) -> Iterator[list[str]]:
-    """A Docker that answers every question with ``status``; what it was asked."""
+def docker(path: Path, status: int, body: bytes = b"{}") -> Iterator[list[str]]:
+    """A Docker that answers every question with ``status`` and ``body``; what it was asked."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             self.send_response(status)
-            self.send_header("Content-Length", "2")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(body)
 
         def address_string(self) -> str:
             return "a socket"

@@ -22,7 +22,7 @@ from hearth.admission.ledger import Ledger, Need
 from hearth.admission.starts import Start, Starts
 from hearth.admission.verdict import Admission, decide, wanted_gib
 from hearth.contract import Contract, Engine
-from hearth.engines import service
+from hearth.engines import images, service
 from hearth.errors import EngineFailedError, HearthError, RefusedError
 from hearth.memory import Memory
 
@@ -197,6 +197,7 @@ def admit(
     line on what is waited for. Raises SystemdError, and HearthError where /run or meminfo are not as they should be.
     """
     preconditions(engine)
+    images.require(engine, host.docker_socket)
     need = host.ledger.need(engine)
     starts = host.starts
     deadline: float | None = None
