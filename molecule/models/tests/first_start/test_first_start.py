@@ -33,7 +33,7 @@ def test_the_box_pulled_by_itself_only_what_it_was_to(host: Host) -> None:
 
     # The smaller layer was there already, since the other model shares it.
     assert "hearth: brought 0.00 GB of late-helper in " in log
-    assert "-- No entries --" in host.check_output("journalctl --no-pager -u hearth-fetch@helper")
+    assert "hearth-fetch" not in host.check_output("systemctl show -P Requires hearth-engine-helper")
 
 
 def test_it_came_by_the_unit_that_its_own_requires(host: Host) -> None:
