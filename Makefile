@@ -17,7 +17,7 @@ SCENARIO ?= default switch models gateway gpu
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-switch soak lint sanity unit molecule e2e lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-latency bench-switch soak lint sanity unit molecule e2e lab build catalog lock clean FORCE
 
 
 help: ## this list
@@ -86,6 +86,10 @@ bench-download: .venv/.ready ## downloads beside `hf download` and curl; ARGS="-
 bench-gateway: .venv/.ready ## the gateway beside nginx and LiteLLM, each on one core; 3 minutes
 	@$(ROOT)/lab/tools.sh nginx=nginx-light
 	@cd $(ROOT) && $(BIN)/python bench/gateway.py $(ARGS)
+
+bench-latency: .venv/.ready ## how soon the gateway passes on that somebody is gone or ready, on a box; 4 minutes
+	@$(ROOT)/lab/up.sh
+	@cd $(ROOT) && PYTHONPATH=tests/e2e $(BIN)/python bench/gateway_latency.py $(ARGS)
 
 soak: .venv/.ready ## 16 streaming clients, 3 models that do not fit together, 1,000 switches; ARGS="--switches 100"
 	@$(ROOT)/lab/up.sh

@@ -85,7 +85,7 @@ def running(cpu: int, *command: str, **env: str) -> Iterator[subprocess.Popen[by
             process.wait()
 
 
-def until_open(port: int, seconds: float = 120) -> None:
+def until_open(port: int, seconds: float = 300) -> None:
     """Wait until a port answers. Raises SystemExit."""
     import socket
 

@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ StartLimitIntervalSec=0
 Type=exec
 NotifyAccess=exec
 ExecStartPre=/usr/local/bin/hearth admit {{name}}
-ExecStart=/usr/bin/python3 {FOLDER}/soak.py engine --name {{name}} --port {{port}}
+ExecStart=/usr/bin/python3 {FOLDER}/{{program}} engine --name {{name}} --port {{port}}
 ExecStartPost=/usr/local/bin/hearth ready {{name}} --pid $MAINPID
 TimeoutStartSec=60
 """
@@ -77,13 +78,20 @@ TimeoutStartSec=60
 
 # The engine
 
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+# Answers one question: the model's name, the path, the question, and the connection.
+Answer = Callable[[str, str, dict[str, Any], asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-def _event(value: Any) -> bytes:
+
+def event(value: Any) -> bytes:
     data = b"data: %b\n\n" % json.dumps(value).encode()
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def _answer(name: str, path: str, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+async def answer(
+    name: str, path: str, asked: dict[str, Any], _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Answer whole, or in so many words."""
     if not asked.get("stream"):
         told: dict[str, Any] = {"status": "ok"}
         if path == "/v1/models":
@@ -96,15 +104,15 @@ async def _answer(name: str, path: str, asked: dict[str, Any], writer: asyncio.S
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text) + text
         )
         return
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(STREAM_HEAD)
     for number in range(asked["words"]):
-        writer.write(_event({"model": name, "choices": [{"index": 0, "delta": {"content": f"{number} "}}]}))
+        writer.write(event({"model": name, "choices": [{"index": 0, "delta": {"content": f"{number} "}}]}))
         await writer.drain()
         await asyncio.sleep(PACE_S)
     writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
 
-async def engine(name: str, port: int) -> None:
+async def engine(name: str, port: int, answer: Answer = answer) -> None:
     """Answer until SIGTERM, which ends it at once: nobody stops an engine in the middle of an answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +121,7 @@ async def engine(name: str, port: int) -> None:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 length = re.search(r"(?im)^content-length:\s*(\d+)", head)
                 body = await reader.readexactly(int(length[1])) if length else b""
-                await _answer(name, head.split(" ")[1], json.loads(body or b"{}"), writer)
+                await answer(name, head.split(" ")[1], json.loads(body or b"{}"), reader, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, OSError):
             pass
@@ -181,14 +189,16 @@ def switches(admin: Caller) -> int:
 # The box
 
 
-def set_up(box: Box) -> tuple[str, str]:
-    """Give the box its engines; returns a key for models and one for administration."""
+def set_up(box: Box, program: Path, models: Sequence[str]) -> tuple[str, str]:
+    """Give the box engines that are a program of its own; returns a key for models and one for administration."""
     # A Docker that runs would be asked for the engines' containers, and there are none.
     box.out(f"mkdir -p {FOLDER}; systemctl stop 'hearth-engine-*' docker.socket docker")
-    for source in (ROOT / "lab/meter.py", Path(__file__)):
-        subprocess.run(["docker", "cp", str(source), f"{BOX}:{FOLDER}/{source.name}"], check=True, capture_output=True)
-    for at, name in enumerate(MODELS):
-        unit = _UNIT.format(name=name, port=PORT + at)
+    for source in {ROOT / "lab/meter.py", Path(__file__), program}:
+        subprocess.run(
+            ["docker", "cp", str(source), f"{box.name}:{FOLDER}/{source.name}"], check=True, capture_output=True
+        )
+    for at, name in enumerate(models):
+        unit = _UNIT.format(name=name, port=PORT + at, program=program.name)
         box.out(f"cat >/etc/systemd/system/hearth-engine-{name}.service <<'END'\n{unit}END")
     box.python(
         f"""
@@ -202,7 +212,7 @@ contract["engines"] = [
         "container": f"hearth-{{name}}", "port": {PORT} + at, "memory_gib": {NEED_GIB}, "start": "demand",
         "aliases": [],
     }}
-    for at, name in enumerate({MODELS!r})
+    for at, name in enumerate({tuple(models)!r})
 ]
 contract["floor_gib"] = 10.0
 path.write_text(json.dumps(contract))
@@ -223,7 +233,7 @@ def soak(box: Box, wanted: int, minutes: float, seed: int) -> bool:
     """Run the clients, print what became of it; whether all was well."""
     from callers import Caller
 
-    key, admin_key = set_up(box)
+    key, admin_key = set_up(box, Path(__file__), MODELS)
     caller, admin = Caller(box.address(), key), Caller(box.address(), admin_key)
     tally, over = Tally(), threading.Event()
     clients = [
@@ -262,6 +272,12 @@ def soak(box: Box, wanted: int, minutes: float, seed: int) -> bool:
     return not (tally.lost or hung or restarted or "Traceback" in log or worst > NEED_GIB or made < wanted)
 
 
+def main_of_engine(answer: Answer = answer) -> None:
+    """Be an engine, as its unit says."""
+    words = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+    asyncio.run(engine(words["--name"], int(words["--port"]), answer))
+
+
 def main() -> int:
     """Make a box, run, remove it."""
     parser = argparse.ArgumentParser(description="Clients, models, and many switches; see the head of the file.")
@@ -280,7 +296,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["engine"]:
-        words = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
-        asyncio.run(engine(words["--name"], int(words["--port"])))
+        main_of_engine()
     else:
         sys.exit(main())

@@ -168,9 +168,20 @@ class Judge(Box):
             for name in begin.evict:
                 without_gib = spare_gib + self.coming_gib() - self.machines[name].held_gib
                 assert without_gib < 0, "evicted one without whom it fits"
+        self._turns(begin, spare_gib)
         self.counts[f"begin {begin.engine}"] += 1
         self.counts["switch"] += bool(begin.evict)
         self.carry_out(begin)
+
+    def _turns(self, begin: Begin, spare_gib: float) -> None:
+        """Another that was waited for before this one has waited for room, not for long yet, and loses none."""
+        since = self.machines[begin.engine].wanted_since(self.now) or self.now
+        for other in self.machines.values():
+            if other.waiting and min(other.waiting.values()) < since and not other.is_up:
+                assert self.now - min(other.waiting.values()) < self.policy.max_wait_s / 2 + TINY_S, "out of turn"
+                assert not begin.evict, "evicted for one whose turn it is not"
+                goes_gib = sum(one.held_gib for one in self.machines.values() if one.phase == "ready" and one.may_go)
+                assert spare_gib + goes_gib >= other.spec.need_gib - TINY_GIB, "took the room of one before it"
 
     def _stop(self, stop: Stop) -> None:
         self._nothing_else_changes()

@@ -110,6 +110,18 @@ async def test_a_load_that_succeeded_while_systemd_cannot_be_asked_is_no_failure
     assert stage.hands.calls == ["begin scout"]
 
 
+async def test_systemd_is_not_asked_for_what_its_signals_have_told_already() -> None:
+    stage = Stage()
+    turn = stage.ask("one")
+    stage.hands.blind = True
+    stage.hands.go.set()
+    await until(lambda: stage.hands.now["scout"] == "ready")
+    assert not turn.done()
+    stage.comes_up("scout")
+    async with asyncio.timeout(5):
+        await turn
+
+
 async def test_hands_that_break_down_are_told_as_a_failed_load() -> None:
     stage = Stage()
     turn = stage.ask("one")

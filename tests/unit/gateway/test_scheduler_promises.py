@@ -99,9 +99,14 @@ class Promises(RuleBasedStateMachine):
             self.box.pass_(LOAD_S + 1)
         self.box.fail = before
 
-    @rule(name=some_engine, restarted=st.booleans())
-    def crash(self, name: str, *, restarted: bool) -> None:
-        self.box.crashes(name, restarted=restarted)
+    def _draw_one(self, data: st.DataObject) -> str:
+        """An engine: of every two one that somebody uses, or waits for."""
+        busy = [name for name, machine in self.box.machines.items() if machine.leases or machine.waiting]
+        return data.draw(st.sampled_from(busy) | some_engine if busy else some_engine)
+
+    @rule(data=st.data(), restarted=st.booleans())
+    def crash(self, data: st.DataObject, *, restarted: bool) -> None:
+        self.box.crashes(self._draw_one(data), restarted=restarted)
 
     # Others on the box
 
@@ -109,9 +114,9 @@ class Promises(RuleBasedStateMachine):
     def somebody_starts_an_engine(self, name: str) -> None:
         self.box.stranger_starts(name)
 
-    @rule(name=some_engine, restarts=st.booleans())
-    def somebody_stops_an_engine(self, name: str, *, restarts: bool) -> None:
-        self.box.stranger_stops(name, restarts=restarts)
+    @rule(data=st.data(), restarts=st.booleans())
+    def somebody_stops_an_engine(self, data: st.DataObject, *, restarts: bool) -> None:
+        self.box.stranger_stops(self._draw_one(data), restarts=restarts)
 
     @rule(name=some_engine)
     def what_is_known_is_told_again(self, name: str) -> None:
@@ -123,9 +128,10 @@ class Promises(RuleBasedStateMachine):
     def another_program_takes_memory(self, gib: float) -> None:
         self.box.host_takes(gib)
 
-    @rule(engines=st.frozensets(some_engine), deadline_s=st.sampled_from([0.0, 5.0, 50.0]))
-    def another_process_holds(self, engines: frozenset[str], deadline_s: float) -> None:
-        self.box.hold(engines, deadline_s)
+    @rule(data=st.data(), deadline_s=st.sampled_from([0.0, 5.0, 50.0]), alone=st.booleans())
+    def another_process_holds(self, data: st.DataObject, deadline_s: float, *, alone: bool) -> None:
+        engines = frozenset() if alone else data.draw(st.frozensets(some_engine))
+        self.box.hold(engines | {self._draw_one(data)}, deadline_s)
 
     @precondition(lambda self: self.box.holds)
     @rule(data=st.data())
@@ -138,9 +144,9 @@ class Promises(RuleBasedStateMachine):
     def an_administrator_loads(self, name: str) -> None:
         self.box.admin_load(name)
 
-    @rule(name=some_engine, drain_s=st.sampled_from([0.0, 5.0, 50.0]))
-    def an_administrator_unloads(self, name: str, drain_s: float) -> None:
-        self.box.admin_unload(name, drain_s)
+    @rule(data=st.data(), drain_s=st.sampled_from([0.0, 5.0, 50.0]))
+    def an_administrator_unloads(self, data: st.DataObject, drain_s: float) -> None:
+        self.box.admin_unload(self._draw_one(data), drain_s)
 
     def _configure(self) -> None:
         """Nothing but what changed is touched: no effect, and all others are seen as before."""
