@@ -36,4 +36,4 @@ def test_nothing_is_left_of_what_was_fetched(host: Host) -> None:
 
 
 def test_docker_keeps_no_login(host: Host) -> None:
-    assert not host.file("/root/.docker/config.json").exists
+    assert not host.file(host.check_output("echo ~root") + "/.docker/config.json").exists
