@@ -142,6 +142,7 @@ def change(module: AnsibleModule) -> NoReturn:
     module.exit_json(
         changed=done.changed,
         lines=list(done.lines),
+        changes=list(done.lines) if done.changed else [],
         freed=done.freed,
         images=[],
         switches=[],
@@ -177,6 +178,10 @@ def exit_json(
             for one in outcomes
         ],
         "lines": [one.sentence for one in outcomes],
+        "changes": [
+            *(one.sentence for one in changed),
+            *(f"{one['model']}: {one['before'] or 'nothing'} -> {one['after']}" for one in moved),
+        ],
         "switches": moved,
         "bytes_fetched": sum(one.bytes_fetched for one in outcomes),
         "freed": 0,

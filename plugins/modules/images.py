@@ -224,8 +224,13 @@ switches:
   returned: success, with O(state=present)
   type: list
   elements: dict
+changes:
+  description: What was brought, or would be, and which engines get another image by that, in sentences.
+  returned: success
+  type: list
+  elements: str
 lines:
-  description: What happened, in sentences.
+  description: What happened to each, in sentences.
   returned: success
   type: list
   elements: str

@@ -40,8 +40,8 @@ RETURN = r"""
 images:
   description:
     - Each image; C(name), C(source), C(digest), C(id), C(how) it came, since when (C(at)), C(engine), its C(version),
-      C(size) in bytes (0 where Docker does not have it), and names of engines in C(used_by), C(previous_of) and
-      C(held_by).
+      C(size) in bytes (0 where Docker does not have it), and names of engines in C(used_by), C(previous_of),
+      C(next_of) and C(held_by).
     - C(smoke) is V(ok), V(not tried), V(missing), or V(replaced) where Docker has something else under its name.
   returned: success
   type: list

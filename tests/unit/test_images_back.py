@@ -329,6 +329,6 @@ class TestListing:
         lines = tables.images(listing.look(held, docker))
 
         assert lines[0].split() == ["IMAGE", "SIZE", "ENGINE", "TRIED", "OUT", "CAME", "USED", "BY"]
-        assert lines[1].split("  ")[-1].strip() == "qwen; scout, to go back"
+        assert lines[1].split("  ")[-1].strip() == "qwen; scout, to go forward"
         assert lines[2].split("  ")[-1].strip() == "scout (held)"
         assert tables.images([]) == ["no image is known here: site.yml brings them"]

@@ -139,6 +139,7 @@ class TestPresent:
         said = run(images=[box.image(new)])
 
         assert said["switches"] == [{"model": "scout", "before": box.name(old), "after": box.name(new)}]
+        assert said["changes"][-1] == f"scout: {box.name(old)} -> {box.name(new)}"
         assert said["diff"]["before"] == f"scout: {box.name(old)}\n"
         assert said["known"]["models"] == {"scout": {"image": box.name(new), "previous": box.name(old), "held": ""}}
 

@@ -109,6 +109,7 @@ def images(rows: Sequence[Image]) -> list[str]:
     for one in rows:
         used = [f"{name} (held)" if name in one.held_by else name for name in one.used_by]
         used += [f"{name}, to go back" for name in one.previous_of]
+        used += [f"{name}, to go forward" for name in one.next_of]
         cells.append(
             (
                 one.name.removeprefix("localhost/hearth/"),

@@ -10,7 +10,10 @@ from hearth.images.dockerd import Docker
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One image. ``size`` is unpacked, in bytes; 0: Docker does not have it. ``smoke``: what came of trying it out."""
+    """One image. ``size`` is unpacked, in bytes; 0: Docker does not have it. ``smoke``: what came of trying it out.
+
+    ``previous_of`` are engines that can go back to it, ``next_of`` those that were taken back from it.
+    """
 
     name: str
     source: str
@@ -22,6 +25,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     used_by: tuple[str, ...]
     previous_of: tuple[str, ...]
+    next_of: tuple[str, ...]
     held_by: tuple[str, ...]
     version: str
     smoke: str
@@ -44,7 +48,8 @@ def look(known: Book, docker: Docker) -> list[Row]:
                 engine=entry.engine,
                 size=image.size if image is not None else 0,
                 used_by=tuple(model for model, use in uses if use.image == name),
-                previous_of=tuple(model for model, use in uses if use.previous == name),
+                previous_of=tuple(model for model, use in uses if use.previous == name and not use.held),
+                next_of=tuple(model for model, use in uses if use.previous == name and use.held),
                 held_by=tuple(model for model, use in uses if use.held == name),
                 version=entry.smoke.version if entry.smoke else "",
                 smoke=_smoke(
@@ -52,7 +57,7 @@ def look(known: Book, docker: Docker) -> list[Row]:
                 ),
             )
         )
-    return sorted(rows, key=lambda row: (not row.used_by, not row.previous_of, row.name))
+    return sorted(rows, key=lambda row: (not row.used_by, not (row.previous_of or row.next_of), row.name))
 
 
 def _smoke(tried: bool, *, there: bool, same: bool) -> str:
