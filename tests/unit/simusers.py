@@ -8,6 +8,7 @@ import math
 from simbox import POLICY
 from simjudge import Judge
 
+from hearth.gateway.scheduler.effects import Grant
 from hearth.gateway.scheduler.events import (
     AdminLoad,
     AdminUnload,
@@ -70,14 +71,22 @@ class SimBox(Judge):
         machine = self.machines[name]
         most = max(len(machine.waiting), self.queue_max(machine))
         request = self._waits(f"r{next(self._ids)}", name, patience_s)
-        self.tell(Arrived(request, name, patience_s))
+        # Every other one comes, and goes, by the short way where that is open.
+        if len(self.outcome) % 2 and self.scheduler.enter(request, name, self.now):
+            self.judge(Grant(request, name))
+            self.at_rest()
+        else:
+            self.tell(Arrived(request, name, patience_s))
         assert len(machine.waiting) <= most, "more wait than may"
         return request
 
     def leave(self, request: str) -> None:
         """Who waits, or is in flight, is gone."""
         self._over_with(request, "left")
-        self.tell(Left(request))
+        if self.scheduler.leave(request, self.now):
+            self.at_rest()
+        else:
+            self.tell(Left(request))
 
     def end(self, request: str) -> None:
         self._over_with(request, "ended")
