@@ -24,6 +24,7 @@ LONGEST = (
     "test_gateway.py",
     "test_switch_faults.py",
     "test_gateway_faults.py",
+    "test_images.py",
     "test_site.py",
     "test_model_task.py",
     "test_switch_killed.py",
