@@ -60,7 +60,7 @@ def _placed(name: str, model: Model, known: Known) -> dict[str, Any]:
     if image.get("build"):
         image |= {"source": "", "digest": "", "name": image["ref"]}
     else:
-        source, _, digest = image["ref"].partition("@")
+        source, digest = image["ref"].partition("@")[::2]
         local = f"{repository(source)}:{digest.partition(':')[2][:12]}" if digest else known.pins.get(source, "")
         image |= {"source": source, "digest": digest, "name": local, "ref": local or source}
     held = str((known.models.get(name) or {}).get("held") or "")
@@ -72,7 +72,7 @@ def _placed(name: str, model: Model, known: Known) -> dict[str, Any]:
 
 
 def _of_entry(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    source, _, digest = str(entry["source"]).partition("@")
+    source, digest = str(entry["source"]).partition("@")[::2]
     # Only from the box itself: what it was built from or pulled as may be no more.
     return {"source": source, "digest": digest, "name": name, "ref": name, "build": None, "fork": None}
 

@@ -40,7 +40,7 @@ def fingerprints(armored: str) -> list[str]:
 
 def _decoded(block: str) -> bytes:
     # Headers end with an empty line; the line that begins with "=" is a checksum (RFC 4880, 6.2), which proves nothing.
-    head, _, body = block.partition("\n\n") if not block.startswith("\n") else ("", "", block)
+    head, body = block.partition("\n\n")[::2] if not block.startswith("\n") else ("", block)
     lines = [line.strip() for line in (body or head).splitlines()]
     try:
         return base64.b64decode("".join(line for line in lines if line and not line.startswith("=")), validate=True)
