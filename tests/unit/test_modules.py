@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pwd
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,9 @@ class TestSparkFacts:
 
         spark = said["ansible_facts"]["spark"]
         assert not said["changed"]
-        assert spark["user"] == {"name": me.pw_name, "uid": me.pw_uid, "gid": me.pw_gid, "home": me.pw_dir}
+        groups = sorted(subprocess.check_output(["id", "--groups", "--name"], text=True).split())
+        ids = {"name": me.pw_name, "uid": me.pw_uid, "gid": me.pw_gid}
+        assert spark["user"] == {**ids, "home": me.pw_dir, "groups": groups}
         assert spark["paths"]["~/ai"]["path"] == str(Path(me.pw_dir) / "ai")
         assert spark["paths"]["/nonexistent"]["exists"] is False
         assert spark["python"]["version"] == ".".join(map(str, sys.version_info[:3]))
