@@ -177,11 +177,12 @@ def test_a_busy_model_does_not_starve_another_and_none_of_its_streams_is_cut(doo
 
 def test_two_clients_in_turns_cause_at_most_a_third_as_many_switches(door: Door) -> None:
     before = door.starts("big") + door.starts("other")
-    deadline = time.monotonic() + 15
+    begun = time.monotonic()
     asked = [0, 0]
 
     def talk(number: int) -> None:
-        while time.monotonic() < deadline:
+        # On a busy machine a model may take long to come up: there is a turn back for both before it is counted.
+        while time.monotonic() < begun + 15 or (min(asked) < 2 and time.monotonic() < begun + PATIENCE_S):
             model = ("big", "other")[number]
             assert door.models.ask(model).json["model"] == model
             asked[number] += 1
