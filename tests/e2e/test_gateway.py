@@ -9,7 +9,7 @@ import time
 
 import pytest
 from boxes import Box
-from callers import ENDLESS, Door, together
+from callers import ENDLESS, PATIENCE_S, Door, together
 
 # Keys
 
