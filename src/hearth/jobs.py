@@ -92,6 +92,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """For a person: what it does just now; empty where it has not told anything."""
         raise NotImplementedError
 
+    @property
+    def words(self) -> str:
+        """For a person: what it does just now."""
+        return self.doing or "beginning"
+
 
 J = TypeVar("J", bound=Job)
 

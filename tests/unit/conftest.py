@@ -21,7 +21,7 @@ from hypothesis import settings
 from modelruns import downloads, run_model  # noqa: F401
 from ollama_on_disk import OllamaOnDisk
 from ollama_server import OllamaServer
-from ollamas import on_disk
+from ollamas import asked, on_disk
 from switching import FLOOR_GIB, NEEDS, Box
 
 from hearth import contract
@@ -131,6 +131,12 @@ def ollama() -> Iterator[OllamaServer]:
 def ollama_folder(tmp_path: Path) -> Path:
     """A store of Ollama: there is none yet."""
     return tmp_path / "models" / "ollama"
+
+
+@pytest.fixture
+def request_(ollama_folder: Path) -> Request:
+    """A request for qwen3:0.6b in that store."""
+    return asked(ollama_folder)
 
 
 @pytest.fixture

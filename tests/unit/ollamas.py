@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from ollama_on_disk import OllamaOnDisk
+from ollama_on_disk import OllamaOnDisk, content, digest
 from ollama_server import OllamaServer
 
 from hearth.download import Request, serving
 from hearth.download.serving import Serving
 from hearth.errors import HearthError
+
+# The layers of qwen3:0.6b there.
+WEIGHTS = digest(content("weights", 3_000_000))
+LICENCE = digest(content("licence", 1_100))
 
 
 def asked(store: Path, **fields: Any) -> Request:

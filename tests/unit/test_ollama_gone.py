@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from ollama_on_disk import OllamaOnDisk, content, digest
-from ollamas import asked, blob, sentence_of
+from ollama_on_disk import OllamaOnDisk
+from ollamas import LICENCE, WEIGHTS, blob, sentence_of
 
 from hearth.download import (
     Request,
@@ -25,18 +25,10 @@ from hearth.download.errors import DownloadError
 from hearth.download.store import Store
 from hearth.errors import BusyError
 
-WEIGHTS = digest(content("weights", 3_000_000))
-LICENCE = digest(content("licence", 1_100))
-
 
 @pytest.fixture
 def folder(ollama_folder: Path) -> Path:
     return ollama_folder
-
-
-@pytest.fixture
-def request_(folder: Path) -> Request:
-    return asked(folder)
 
 
 class TestAbsent:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from ollama_on_disk import OllamaOnDisk, content, digest
-from ollamas import Near, asked, blob, sentence_of
+from ollama_on_disk import OllamaOnDisk, digest
+from ollamas import LICENCE, WEIGHTS, Near, blob, sentence_of
 
 from hearth.download import (
     ExtraFile,
@@ -27,18 +27,10 @@ from hearth.download import (
 from hearth.download.errors import UncheckedError
 from hearth.download.store import Store
 
-WEIGHTS = digest(content("weights", 3_000_000))
-LICENCE = digest(content("licence", 1_100))
-
 
 @pytest.fixture
 def folder(ollama_folder: Path) -> Path:
     return ollama_folder
-
-
-@pytest.fixture
-def request_(folder: Path) -> Request:
-    return asked(folder)
 
 
 class TestPresent:

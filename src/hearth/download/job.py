@@ -99,11 +99,6 @@ class Job(jobs.Job, frozen=True, kw_only=True):
         count = f" ({self.at_model + 1} of {len(self.requests)})" if len(self.requests) > 1 else ""
         return f"{self.requests[self.at_model].name}{count}: {self.progress.words}"
 
-    @property
-    def words(self) -> str:
-        """For a person: what it does just now."""
-        return self.doing or "beginning"
-
 
 JOBS = jobs.Jobs(Job, FOLDER)
 write, current, read, follow = JOBS.write, JOBS.current, JOBS.read, JOBS.follow

@@ -13,7 +13,7 @@ import msgspec
 
 from hearth import state
 from hearth.download.plan import MANIFEST, safe
-from hearth.download.request import ExtraFile, Request
+from hearth.download.request import ExtraFile, Request, Result
 from hearth.errors import HearthError
 
 SCHEMA = 1
@@ -128,3 +128,14 @@ def size_of(path: Path) -> int:
                 status = Path(folder, name).lstat()
                 seen[status.st_dev, status.st_ino] = status.st_blocks * 512
     return sum(seen.values())
+
+
+def unchanged(known: Manifest, begun: float) -> Result:
+    """What is said of a model that is there whole, looked at since ``begun`` (time.monotonic())."""
+    return Result(
+        changed=False,
+        commit=known.commit,
+        files=len(known.files),
+        bytes_total=known.bytes_total,
+        seconds=round(time.monotonic() - begun, 3),
+    )

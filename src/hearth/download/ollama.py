@@ -17,7 +17,7 @@ from hearth import memory
 from hearth.download import place
 from hearth.download.check import wrong_files
 from hearth.download.errors import DownloadError, UncheckedError, of_disk
-from hearth.download.manifest import Manifest, size_of
+from hearth.download.manifest import Manifest, size_of, unchanged
 from hearth.download.meter import Progress, Tell, say_nothing
 from hearth.download.request import Request, Result
 from hearth.download.store import Store
@@ -48,7 +48,7 @@ def settled(request: Request) -> Result | None:
     """What ``present`` would answer, where that is clear without Ollama. Raises DownloadError."""
     begun = time.monotonic()
     known = _known(request, _store(request))
-    return None if known is None or (request.refresh and not request.offline) else _unchanged(known, begun)
+    return None if known is None or (request.refresh and not request.offline) else unchanged(known, begun)
 
 
 def foretell(request: Request) -> Result:
@@ -57,7 +57,7 @@ def foretell(request: Request) -> Result:
     store = _store(request)
     known = _known(request, store)
     if known is not None:
-        return _unchanged(known, begun)
+        return unchanged(known, begun)
     if request.offline:
         raise _missing(request, store)
     return Result(changed=True)
@@ -72,7 +72,7 @@ def verify(request: Request, tell: Tell) -> Result:
         return present(request, tell)
     wrong = wrong_files(store.path, known, request, tell)
     if not wrong and store.knows(request.ollama):
-        return _unchanged(known, begun)
+        return unchanged(known, begun)
     if request.offline:
         what = f"{len(wrong)} of {len(known.files)} layers" if wrong else "the name"
         raise DownloadError(
@@ -137,7 +137,7 @@ def _bring(request: Request, store: Store, tell: Tell, begun: float, wrong: Sequ
         with store.locked(request.patience.lock_s, tell) as waited:
             known = _known(request, store)
             if waited and known is not None and not wrong:
-                return _unchanged(known, begun)
+                return unchanged(known, begun)
             before = store.record(tag)
             for path in wrong:
                 # Ollama takes what is there for right.
@@ -175,16 +175,6 @@ def _known(request: Request, store: Store) -> Manifest | None:
 def _missing(request: Request, store: Store) -> DownloadError:
     return DownloadError(
         f"{request.ollama} is not in Ollama's store {store.path}, and nothing may be fetched: ask again without offline"
-    )
-
-
-def _unchanged(known: Manifest, begun: float) -> Result:
-    return Result(
-        changed=False,
-        commit=known.commit,
-        files=len(known.files),
-        bytes_total=known.bytes_total,
-        seconds=round(time.monotonic() - begun, 3),
     )
 
 

@@ -11,7 +11,7 @@ from hearth.download.check import wrong_files
 from hearth.download.errors import DownloadError, UncheckedError, of_disk
 from hearth.download.fetch import patiently
 from hearth.download.look import look
-from hearth.download.manifest import Asked, Manifest
+from hearth.download.manifest import Asked, Manifest, unchanged
 from hearth.download.meter import Meter, Progress, Tell, say_nothing
 from hearth.download.place import Staging
 from hearth.download.request import Request, Result
@@ -49,7 +49,7 @@ def verify(request: Request, tell: Tell = say_nothing) -> Result:
         )
     if wrong:
         return _present(request, tell, frozenset(wrong), known.commit)
-    return _unchanged(known, begun)
+    return unchanged(known, begun)
 
 
 def settled(request: Request, *, ask: bool = False) -> Result | None:
@@ -68,7 +68,7 @@ def settled(request: Request, *, ask: bool = False) -> Result | None:
     asks = request.repo and not request.offline and (known is None or known.commit != request.revision)
     if known is None or (asks and not ask):
         return None
-    return _unchanged(known, begun) if _is_current(request, known, folder, Sources(request), say_nothing) else None
+    return unchanged(known, begun) if _is_current(request, known, folder, Sources(request), say_nothing) else None
 
 
 def foretell(request: Request, tell: Tell = say_nothing) -> Result:
@@ -85,7 +85,7 @@ def foretell(request: Request, tell: Tell = say_nothing) -> Result:
     sources = Sources(request)
     known = manifest.read(folder)
     if known is not None and _is_current(request, known, folder, sources, tell):
-        return _unchanged(known, begun)
+        return unchanged(known, begun)
     if request.offline:
         return _offline(request, folder, known, begun)
     tell(Progress(phase="asking"))
@@ -114,7 +114,7 @@ def _present(request: Request, tell: Tell, distrusted: frozenset[str], commit: s
     # Staging that is there is somebody's who is at work, or was killed: perhaps with files of others in it.
     alone = not staging.path.exists()
     if alone and known is not None and not distrusted and _is_current(request, known, folder, sources, tell):
-        return _unchanged(known, begun)
+        return unchanged(known, begun)
     if alone and request.offline:
         return _offline(request, folder, known, begun)
     try:
@@ -124,7 +124,7 @@ def _present(request: Request, tell: Tell, distrusted: frozenset[str], commit: s
             again = (waited or not alone) and not distrusted
             if again and known is not None and _is_current(request, known, folder, sources, tell):
                 staging.empty()
-                return _unchanged(known, begun)
+                return unchanged(known, begun)
             if request.offline:
                 return _offline(request, folder, known, begun)
             # Nothing of this is needed where there is nothing to do.
@@ -183,13 +183,3 @@ def _offline(request: Request, folder: Path, known: Manifest | None, begun: floa
     else:
         what = "has files that were changed or removed since"
     raise DownloadError(f"{folder} {what}, and nothing may be fetched: ask again without offline")
-
-
-def _unchanged(known: Manifest, begun: float) -> Result:
-    return Result(
-        changed=False,
-        commit=known.commit,
-        files=len(known.files),
-        bytes_total=known.bytes_total,
-        seconds=round(time.monotonic() - begun, 3),
-    )

@@ -68,11 +68,6 @@ class Job(jobs.Job, frozen=True, kw_only=True):
         count = f" ({self.at_image + 1} of {len(self.images)})" if len(self.images) > 1 else ""
         return f"{of}{count}: {self.progress.line}"
 
-    @property
-    def words(self) -> str:
-        """For a person: what it does just now."""
-        return self.doing or "beginning"
-
 
 JOBS = jobs.Jobs(Job, FOLDER)
 read, follow = JOBS.read, JOBS.follow
