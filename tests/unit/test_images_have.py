@@ -62,10 +62,13 @@ class Box:
         self.credentials: list[Credential] = []
 
     def want(self, digest_of_it: str = "", **fields: object) -> Want:
+        """As the resolver writes it, which knows what a tag meant."""
+        source = f"{self.server.host}/me/engine" + ("" if digest_of_it else ":1")
+        name = f"localhost/hearth/engine:{digest_of_it[7:19]}" if digest_of_it else self.book.pins.get(source, "")
         complete: dict[str, object] = {
-            "name": f"localhost/hearth/engine:{digest_of_it[7:19]}" if digest_of_it else "",
+            "name": name,
             "repository": "localhost/hearth/engine",
-            "source": f"{self.server.host}/me/engine" + ("" if digest_of_it else ":1"),
+            "source": source,
             "digest": digest_of_it,
             "engine": "llama.cpp",
             "users": (User(name="scout", flags=("--flag-1",)),),

@@ -120,8 +120,13 @@ class Box:
 
     def want(self, number: int = 1) -> Want:
         made = self.server.add(layer(number), tag=str(number))
-        name = f"localhost/hearth/engine:{made.digest[7:19]}"
-        return Want(name=name, source=f"{self.server.host}/me/engine", digest=made.digest, engine="llama.cpp")
+        return Want(
+            name=f"localhost/hearth/engine:{made.digest[7:19]}",
+            repository="localhost/hearth/engine",
+            source=f"{self.server.host}/me/engine",
+            digest=made.digest,
+            engine="llama.cpp",
+        )
 
     def run(self, *wants: Want, credentials: str = "") -> job.Job:
         """Carry a job out to its end."""

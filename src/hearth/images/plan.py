@@ -72,8 +72,8 @@ def step(want: Want, known: Book, docker: Docker, terms: Terms) -> Step:
 
 
 def named(want: Want, digest: str) -> str:
-    """The name of the image of that digest."""
-    return want.name or f"{want.repository}:{digest.partition(':')[2][:12]}"
+    """The name of the image of that digest, which is not ``want.name`` where a tag moved."""
+    return f"{want.repository}:{digest.partition(':')[2][:12]}"
 
 
 def missing(steps: Sequence[Step]) -> ImageError:
