@@ -20,6 +20,7 @@ import pytest
 from boxes import ROOT, Box
 
 MODELS = "/home/spark/ai/models/moody"
+MEASURED = "/var/lib/hearth/measured.json"
 FOLDER = "/var/lib/hearth-lab"
 MEMINFO = "/run/hearth-lab/meminfo"
 TOTAL_GIB, BASE_GIB, FLOOR_GIB = 119.0, 4.0, 10.0
@@ -66,7 +67,7 @@ _REMOVE = f"""
 systemctl disable --now hearth-lab-meter
 docker rmi {{image}}
 rm -rf /etc/systemd/system/hearth-lab-meter.service /etc/systemd/system.conf.d/hearth-lab.conf {FOLDER} {MODELS}
-rm -f /var/lib/hearth/measured.json
+rm -f {MEASURED}
 systemctl daemon-reload
 """
 
@@ -140,7 +141,7 @@ class Stage:
         self.box.write_inventory(engines_models=self.models(), ansible_docker_extra_env={"HEARTH_MEMINFO": MEMINFO})
         self.box.out("systemctl daemon-reload && systemctl enable --now hearth-lab-meter")
         self.box.ok("site.yml", "--tags", "engines")
-        self.box.out(f"/opt/hearth/venv/bin/python - <<'END'\n{_SIZE}\nEND\nrm -f /var/lib/hearth/measured.json")
+        self.box.out(f"/opt/hearth/venv/bin/python - <<'END'\n{_SIZE}\nEND\nrm -f {MEASURED}")
 
     def tear_down(self) -> None:
         """Leave the box as it was found."""
@@ -160,8 +161,10 @@ class Stage:
         subprocess.run(["docker", "cp", str(source), target], check=True, capture_output=True)
 
     def reset(self, *, work: bool = True) -> None:
-        """Good moods and good memory, and big and helper run, whatever a test did."""
-        self.box.out(f"rm -f {MODELS}/*/mood; systemctl start docker hearth-lab-meter; {_playing({})}")
+        """Good moods and good memory, nothing measured, and big and helper run, whatever a test did."""
+        # What was measured while memory was played strangely would hold for the tests behind it.
+        forget = f"rm -f {MODELS}/*/mood {MEASURED}"
+        self.box.out(f"{forget}; systemctl start docker hearth-lab-meter; {_playing({})}")
         time.sleep(LOOKS_S)
         # Most tests leave them so, and looking is quicker than switching to what runs.
         if work and not self._is_as_made():
