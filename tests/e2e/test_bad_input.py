@@ -34,7 +34,7 @@ def _with(name: str, **fields: Any) -> Callable[[Models], Models]:
         (_with("tinny", lane="main"), "engines_models.tinny: is not in the catalog. A model of your own needs engine,"),
         (_with("qwen3-32b-nvfp", start="manual"), "engines_models.qwen3-32b-nvfp: is not in the catalog; did you mean"),
         (_with("qwen3.8-flash-next-2x"), "engines_models.qwen3.8-flash-next-2x.nodes: needs 2 Sparks, and this is one"),
-        (_with("llama4-scout-17b-nvfp4"), "engines_models.llama4-scout-17b-nvfp4.status: is broken: SGLang up to"),
+        (_with("nemotron-nano-12b-v2-vl"), "engines_models.nemotron-nano-12b-v2-vl.status: is broken: Did not work"),
         (_with("tiny-b", memory_gib=500), "engines_models.tiny-b.memory_gib: needs 500 GiB of the host's"),
         (_with("Tiny", engine="llama.cpp"), "engines_models.Tiny: a model's name is made of a-z"),
     ],

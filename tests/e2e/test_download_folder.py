@@ -190,28 +190,28 @@ def test_files_get_their_owner_and_modes(hub: TestHub, repo: Repo, folder: Path)
 def test_a_removed_model_is_gone_and_what_it_held_is_told(hub: TestHub, repo: Repo, folder: Path) -> None:
     present(ask(hub, folder))
 
-    result = absent(str(folder))
+    result = absent(ask(hub, folder))
 
     assert result.changed
     assert result.freed >= sum(map(len, model().values()))
     assert list(folder.parent.iterdir()) == []
-    assert not absent(str(folder)).changed
+    assert not absent(ask(hub, folder)).changed
 
 
 def test_removing_leaves_what_somebody_else_put_there(hub: TestHub, repo: Repo, folder: Path) -> None:
     present(ask(hub, folder))
     (folder / "notes.txt").write_text("mine")
 
-    assert absent(str(folder)).kept == ("notes.txt",)
+    assert absent(ask(hub, folder)).kept == ("notes.txt",)
     assert contents(folder) == {"notes.txt": b"mine"}
 
 
-def test_a_folder_that_hearth_did_not_bring_is_not_removed(folder: Path) -> None:
+def test_a_folder_that_hearth_did_not_bring_is_not_removed(hub: TestHub, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "a.gguf").write_bytes(b"x")
 
     with pytest.raises(HearthError, match="was not brought by Hearth"):
-        absent(str(folder))
+        absent(ask(hub, folder))
 
 
 def test_pruning_removes_what_a_cut_download_left_and_no_model(hub: TestHub, repo: Repo, folder: Path) -> None:
