@@ -13,11 +13,12 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _nvidia
+from ansible_collections.hearth.spark.plugins.module_utils import _nvidia, _others
 from ansible_collections.hearth.spark.plugins.module_utils._program import Program
 
 _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN is 10
@@ -26,10 +27,14 @@ _SYSTEMD_TIMEOUT_S = 15.0
 _NO = re.compile(r"0|[nf].*|of.*", flags=re.IGNORECASE)
 
 
-def read(root: Path) -> dict[str, Any]:
-    """All facts of the system whose files are below ``root`` ("/", or a folder of a test)."""
+def read(root: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """All facts of the system whose files are below ``root`` ("/", or a folder of a test).
+
+    ``names`` are hosts that it is to resolve.
+    """
     # Programs think while files are read.
     driver_asked, systemd_asked = _nvidia.ask_driver(), ask_systemd()
+    names_asked, users_asked = _others.ask_names(names), _others.ask_gpu_users()
     meminfo = _text(root / "proc/meminfo")
     kernel = _text(root / "proc/sys/kernel/osrelease").strip() or platform.release()
     cdi, cdi_devices = _nvidia.cdi(root)
@@ -42,6 +47,9 @@ def read(root: Path) -> dict[str, Any]:
         "kho": kho(_text(root / "proc/cmdline"), kernel, meminfo),
         "memory": memory(meminfo),
         "systemd": (root / "run/systemd/system").is_dir(),
+        # systemd writes it at boot, in a container only (systemd's CONTAINER_INTERFACE).
+        "container": _text(root / "run/systemd/container").strip(),
+        "clock_synchronised": _others.clock_synchronised(),
         "docker": docker(root),
         "toolkit": _nvidia.toolkit(toolkit),
         "toolkit_packages": toolkit,
@@ -52,11 +60,16 @@ def read(root: Path) -> dict[str, Any]:
         "runtime": (root / "opt/hearth/venv/bin/python").exists(),
     }
     units = engine_units(systemd_asked)
+    contract = _text(root / "etc/hearth/engines.json")
     return {
         **facts,
         "units": units,
-        "engine_ports": engine_ports(_text(root / "etc/hearth/engines.json"), units),
-        "gpu": _nvidia.gpu(root, driver_asked),
+        "engine_ports": engine_ports(contract, units),
+        "gpu": {
+            **_nvidia.gpu(root, driver_asked),
+            "users": strangers(root, _others.gpu_users(root, users_asked), _others.our_containers(contract)),
+        },
+        "unresolved": _others.unresolved(names_asked),
     }
 
 
@@ -207,6 +220,16 @@ def docker_has_cdi(socket_path: Path) -> bool:
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return isinstance(folders, list) and any(folders)
+
+
+def strangers(root: Path, users: Sequence[dict[str, Any]], ours: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of the GPU's ``users`` that are in no container of the names ``ours``. Docker is asked where one may be."""
+    ids = set()
+    if any(user["container"] for user in users):
+        for name in ours:
+            with suppress(OSError, ValueError, http.client.HTTPException):
+                ids.add(str(docker_get(root / "run/docker.sock", f"/containers/{name}/json").get("Id", "")))
+    return [user for user in users if not user["container"] or user["container"] not in ids]
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -28,6 +28,11 @@ options:
     description: The folder whose file system's free space is told. It need not exist yet.
     type: str
     default: ~/ai
+  names:
+    description: Names of hosts that the box is to resolve; each is given two seconds, all at the same time.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Reads only, so check mode is the same.
@@ -98,9 +103,10 @@ ansible_facts:
         gpu:
           description: >-
             C(name) of the first GPU, C(count) of GPUs, version of the C(driver), and C(error): why C(nvidia-smi), where
-            it is installed, cannot tell; it is given 5 seconds.
+            it is installed, cannot tell; it is given 5 seconds. C(users) are programs with memory on the GPU that are
+            no engines of Hearth's, each with C(pid), C(name), C(gib) and the id of its C(container).
           type: dict
-          sample: {name: NVIDIA GB10, count: 1, driver: 580.178.04, error: ""}
+          sample: {name: NVIDIA GB10, count: 1, driver: 580.178.04, error: "", users: []}
         docker:
           description: >-
             C(installed), whether there is an engine; C(packaged), whether it is the distribution's own package
@@ -131,6 +137,16 @@ ansible_facts:
         systemd:
           description: Whether systemd runs the host.
           type: bool
+        container:
+          description: What kind of container this host is itself; empty for a machine.
+          type: str
+        clock_synchronised:
+          description: Whether somebody keeps the clock (NTP), as the kernel has it; none where it cannot be told.
+          type: bool
+        unresolved:
+          description: Those of O(names) for which the box finds no address.
+          type: list
+          elements: str
         python:
           description: C(executable) and C(version) of the Python that this ran with, and whether it can make a C(venv).
           type: dict
@@ -184,6 +200,7 @@ def main() -> None:
             "user": {"type": "str", "default": ""},
             "paths": {"type": "list", "elements": "str", "default": []},
             "tree": {"type": "str", "default": "~/ai"},
+            "names": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -205,7 +222,7 @@ def main() -> None:
         changed=False,
         ansible_facts={
             "spark": {
-                **_facts.read(Path("/")),
+                **_facts.read(Path("/"), module.params["names"]),
                 "python": {
                     "executable": sys.executable,
                     "version": sys.version.split()[0],

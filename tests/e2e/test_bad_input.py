@@ -74,8 +74,9 @@ def test_a_wrong_model_is_named(box: Box, change: Callable[[Models], Models], se
         ({"layout_directories_extra": ["../etc"]}, "layout_directories: ../etc must be below ~/ai"),
         ({"host_supported_architectures": ["riscv64"]}, "Hearth's images and packages exist for riscv64"),
         ({"images_pull": "perhaps"}, "images_pull"),
+        ({"host_guards": True, "host_sysctl": {"vm.swappiness": 0}}, "host_sysctl.vm.swappiness: 0 keeps the kernel from"),
     ],
-    ids=["misspelt", "misspelt role", "gpu", "user", "root", "folder", "architecture", "type"],
+    ids=["misspelt", "misspelt role", "gpu", "user", "root", "folder", "architecture", "type", "swappiness"],
 )
 def test_a_wrong_variable_is_named(box: Box, variables: dict[str, Any], sentence: str) -> None:
     box.write_inventory(**variables)

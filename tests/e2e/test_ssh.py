@@ -33,7 +33,7 @@ def inventory(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         "ansible_ssh_private_key_file": str(key),
         "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
     }
-    variables = {"engines_gpu": "none", "engines_models": box.models()}
+    variables = {"engines_gpu": "none", "host_guards": False, "engines_models": box.models()}
     path = folder / "spark.json"
     path.write_text(json.dumps({"sparks": {"hosts": {"spark": host}, "vars": variables}}), encoding="utf-8")
     yield path

@@ -152,6 +152,7 @@ def test_a_box_that_is_well_is_well_in_all_checks(box: Box, places: examine.Plac
         "keys",
         "memory",
         "boot memory",
+        "guard",
         "swap",
         "kernel",
         "change",

@@ -226,7 +226,7 @@ def test_nothing_has_to_exist_on_a_box(tmp_path: Path) -> None:
 
     assert facts["dgx"] == {}
     assert facts["cdi"] == facts["cdi_devices"] == []
-    assert facts["gpu"] == {"name": "", "count": 0, "driver": "", "error": ""}
+    assert facts["gpu"] == {"name": "", "count": 0, "driver": "", "error": "", "users": []}
     assert facts["toolkit"] == ""
     assert facts["kernel"] == platform.release()
     assert facts["listening"] == {}
@@ -254,5 +254,5 @@ def test_the_facts_of_a_spark(tmp_path: Path, put: Callable[[str, str], None]) -
 
     assert facts["dgx"]["release"] == "7.5.0"
     assert (facts["kernel"], facts["kho"]["problem"]) == (SPARK_KERNEL, False)
-    assert facts["gpu"] == {"name": "NVIDIA GB10", "count": 1, "driver": "580.178.04", "error": ""}
+    assert facts["gpu"] == {"name": "NVIDIA GB10", "count": 1, "driver": "580.178.04", "error": "", "users": []}
     assert (facts["toolkit"], facts["cdi_devices"]) == ("1.20.1", ["nvidia.com/gpu=all"])

@@ -62,14 +62,10 @@ def _print_json(value: object) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.verb == "doctor":
-        return _doctor(options)
-    if options.verb == "keys":
-        return _keys(options)
-    if options.verb == "images":
-        return _images(options)
-    if options.verb == "serve":
-        return _serve(options)
+    # What can do without the contract, or with a damaged one.
+    alone = {"doctor": _doctor, "keys": _keys, "images": _images, "serve": _serve, "guard": _guard}
+    if options.verb in alone:
+        return alone[options.verb](options)
     if options.verb == "completion" and options.shell != "models":
         from hearth.cli import completion
 
@@ -275,6 +271,13 @@ def _serve(options: argparse.Namespace) -> int:
     if options.engines != contract.PATH:
         wanted = msgspec.structs.replace(wanted, engines=str(options.engines))
     return process.main(wanted)
+
+
+def _guard(options: argparse.Namespace) -> int:
+    from hearth.guard import watch
+
+    watch.run(options.engines, options.floor)
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -34,6 +34,16 @@ def _seconds(text: str) -> float:
 _seconds.__name__ = "number of seconds"
 
 
+def _gib(text: str) -> float:
+    value = _seconds(text)
+    if not value:
+        raise ValueError
+    return value
+
+
+_gib.__name__ = "number of GiB"
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -80,6 +90,14 @@ def parser() -> argparse.ArgumentParser:
     ready = verbs.add_parser("ready", help="wait until a model's engine answers (its unit asks this last)")
     ready.add_argument("model")
     ready.add_argument("--pid", type=int, help="give up at once when this process ends")
+
+    guard = verbs.add_parser(
+        "guard",
+        help="watch memory, and end the newest engine before the host stands still (its unit runs this)",
+    )
+    guard.add_argument(
+        "--floor", type=_gib, required=True, metavar="GIB", help="what has to stay available, in GiB (2^30 bytes)"
+    )
 
     fetch = verbs.add_parser(
         "fetch",

@@ -15,6 +15,7 @@ from hearth.contract import Engine
 if TYPE_CHECKING:
     from hearth.cli.standing import Pending
     from hearth.engines.units import UnitState
+    from hearth.guard.record import Ended
     from hearth.memory import Memory
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -108,6 +109,18 @@ def memory(now: Memory, floor_gib: float) -> Check:
     if now.available_gib < floor_gib:
         return warning("memory", said, "the host is short of memory: stop a model (hearth status), or what else runs")
     return ok("memory", said)
+
+
+def guard(*, installed: bool, watches: bool, last: Ended | None) -> Check:
+    """That somebody ends an engine before the host stands still; ``last``: whom it ended within a day."""
+    if not installed:
+        return ok("guard", "this box has none (host_guards)")
+    if not watches:
+        return failed("guard", "does not watch the memory", "journalctl -u hearth-guard says why")
+    if last is not None:
+        remedy = f"hearth logs {last.engine}; give it less context, or more memory_gib in engines_models"
+        return warning("guard", last.words, remedy)
+    return ok("guard", "watches, and ended nobody within a day")
 
 
 def boot_memory(total_gib: float, floor_gib: float, needs: Mapping[str, float]) -> Check:

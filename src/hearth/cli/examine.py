@@ -7,13 +7,14 @@ import http.client
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hearth import __version__, contract
+from hearth import __version__, contract, state
 from hearth.admission import admit
 from hearth.cli import doctor, standing
 from hearth.cli.doctor import Check
@@ -21,6 +22,7 @@ from hearth.contract import Contract, Engine
 from hearth.engines import fetching, images
 from hearth.errors import ContractError, HearthError, KeysError, SettingsError
 from hearth.gateway import keys, settings
+from hearth.guard import record
 from hearth.local import LocalConnection
 from hearth.switching import transition
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _CDI_FOLDERS = (Path("/etc/cdi"), Path("/run/cdi"))
 _VENV = Path("/opt/hearth/venv")
+_GUARD = "hearth-guard.service"
 _KIB_PER_GIB = 2**20
 
 
@@ -204,6 +207,11 @@ def _host(known: Contract | None, states: Mapping[str, UnitState] | None, places
             starting = [engine for engine in known.engines if states[engine.unit].enabled]
             needs = {engine.name: ledger.need(engine).gib for engine in starting}
             yield doctor.boot_memory(memory.total_gib, known.floor_gib, needs)
+    yield doctor.guard(
+        installed=(host.units / _GUARD).exists(),
+        watches=bool(state.holder(host.run.with_name(record.FOLDER) / record.LOCK)),
+        last=record.recent(host.measured.with_name(record.NAME), time.time()),
+    )
     yield doctor.swap(_swap_gib(_text(host.proc / "swaps")), _text(host.proc / "sys/vm/swappiness").strip())
     release = _text(host.proc / "sys/kernel/osrelease").strip() or platform.release()
     yield doctor.kernel(release, _text(host.proc / "cmdline"))

@@ -15,12 +15,14 @@ from hearth import state
 from hearth.contract import Contract, Engine
 from hearth.engines import fetching
 from hearth.errors import HearthError
+from hearth.guard import record
 from hearth.switching import journal
 
 if TYPE_CHECKING:
     from hearth.admission.admit import Host
     from hearth.admission.ledger import Ledger, Source
     from hearth.engines.units import UnitState
+    from hearth.guard.record import Ended
     from hearth.memory import Memory
 
 # The lock of switching.switch (a test compares them); to import that one would take longer than all of `hearth status`.
@@ -79,12 +81,16 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. ``floor_gib`` is what no start may take from the host itself, in GiB."""
+    """All of it. ``floor_gib`` is what no start may take from the host itself, in GiB.
+
+    ``ended``: the engine that the guard ended last, where that was within a day.
+    """
 
     engines: tuple[Row, ...]
     memory: Memory
     floor_gib: float
     change: Pending | None
+    ended: Ended | None = None
 
 
 def row(engine: Engine, now: UnitState, ledger: Ledger, run: Path = state.RUN) -> Row:
@@ -139,4 +145,5 @@ def look(contract: Contract, states: Mapping[str, UnitState], host: Host) -> Sta
         memory=host.read_memory(),
         floor_gib=contract.floor_gib,
         change=pending(host.run),
+        ended=record.recent(host.measured.with_name(record.NAME), time.time()),
     )

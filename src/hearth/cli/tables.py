@@ -58,6 +58,8 @@ def status(standing: Standing, now_s: float) -> list[str]:
     lines += ["", *fetching] if fetching else []
     figures = f"{memory.available_gib:.1f} of {memory.total_gib:.1f} GiB available"
     lines += ["", f"memory: {figures}, of which {standing.floor_gib:.1f} GiB stay with the host"]
+    if standing.ended is not None:
+        lines.append(standing.ended.words)
     if standing.change is not None:
         remedy = standing.change.remedy
         lines.append(f"{standing.change.words}{': ' if remedy else ''}{remedy}")
