@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,12 @@ class Merged:
     @property
     def reload(self) -> bool:
         """Whether Docker takes it over without a restart."""
-        return set(self.keys) <= _RELOADED
+        return reloads(self.keys)
+
+
+def reloads(keys: Iterable[str]) -> bool:
+    """Whether a Docker that runs takes these settings over without a restart."""
+    return set(keys) <= _RELOADED
 
 
 def merge(text: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Merged:

@@ -19,13 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _facts, _fileset
+from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _daemon_back, _facts, _fileset
 
 SETTINGS = Path("/etc/docker/daemon.json")
 SOCKET = Path("/run/docker.sock")
 # What a change had written when it was cut off. Not below /run: Docker may not come up after a power cut.
 RECORD = Path("/var/lib/hearth/docker.json")
+# What Hearth wrote of its settings, and what stood there before: beside it.
+NOTE = "docker-settings.json"
 _SERVICE = "docker.service"
 # systemd gives containers and Docker itself 90 s each to end, and Docker 90 s more to start (DefaultTimeout*Sec).
 _SYSTEMCTL_S = 300.0
@@ -63,7 +66,7 @@ class Dockerd:
     def __init__(self, path: Path = SETTINGS, socket: Path = SOCKET, record: Path = RECORD) -> None:
         # A link stays one.
         self.path = path.resolve()
-        self._shown, self._socket, self._record = path, socket, record
+        self._shown, self.socket, self._record = path, socket, record
 
     def text(self) -> str:
         """What the file says; empty where there is none. Raises DockerError."""
@@ -81,11 +84,11 @@ class Dockerd:
     def answers(self) -> bool:
         """Whether it runs."""
         with suppress(OSError, ValueError, HTTPException):
-            return bool(_facts.docker_get(self._socket, "/version").get("Version"))
+            return bool(_facts.docker_get(self.socket, "/version").get("Version"))
         return False
 
     def has_cdi(self) -> bool:
-        return _facts.docker_has_cdi(self._socket)
+        return _facts.docker_has_cdi(self.socket)
 
     def property(self, name: str) -> str:
         return _output("systemctl", "show", "--timestamp=unix", "--value", f"--property={name}", _SERVICE).strip()
@@ -131,13 +134,53 @@ class Dockerd:
     def land(self, text: str) -> None:
         """Put it in the file's place, and remember what was there, and who has not read it yet. Raises DockerError."""
         try:
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._take_note(text)
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             record = {"invocation": self.property("InvocationID"), "backup": self._backed_up()}
             _fileset.write(self._record, json.dumps(record).encode(), 0o644, os.geteuid(), os.getegid())
             self._write(text.encode())
         except OSError as error:
             raise DockerError(f"{self._shown} cannot be written ({error.strerror}): nothing was changed") from None
+
+    def note_path(self) -> Path:
+        return self._record.with_name(NOTE)
+
+    def note(self) -> dict[str, Any]:
+        """What Hearth changed of the settings so far; empty where nothing is known of that."""
+        try:
+            read = json.loads(self.note_path().read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return read if isinstance(read, dict) and read.get("schema") == _daemon_back.SCHEMA else {}
+
+    def _take_note(self, text: str) -> None:
+        had_folder = self.path.parent.is_dir()
+        noted = {"had_folder": had_folder, **_daemon_back.noted(self.note(), self.text(), text)}
+        # For root alone: what stood there before may have been a secret.
+        _fileset.write(
+            self.note_path(), json.dumps(noted, indent=1).encode() + b"\n", 0o600, os.geteuid(), os.getegid()
+        )
+
+    def copies(self) -> list[Path]:
+        """The copies of the file that changes left beside it, the oldest first."""
+        return sorted(self.path.parent.glob(f"{self.path.name}.????-??-??T??-??-??~"))
+
+    def put(self, text: str | None) -> None:
+        """Have the file say this, or none. Raises DockerError."""
+        try:
+            if text is None:
+                self.path.unlink(missing_ok=True)
+            else:
+                self._write(text.encode())
+        except OSError as error:
+            raise DockerError(f"{self._shown} cannot be written ({error.strerror})") from None
+
+    def tidy(self) -> None:
+        """Remove the file's folder, where a change made it and it is empty."""
+        folder = self.path.parent
+        if not self.note().get("had_folder", True) and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
     def _backed_up(self) -> str:
         if not self.path.exists():
@@ -170,7 +213,7 @@ class Dockerd:
         deadline = time.monotonic() + _ANSWER_S
         while not self.answers():
             if time.monotonic() >= deadline:
-                return f"it gives no answer on {self._socket}"
+                return f"it gives no answer on {self.socket}"
             time.sleep(_INTERVAL_S)
         return ""
 

@@ -20,6 +20,14 @@ description:
     the engines that ran before run again after it.
   - Where Docker does not come up with the new settings, the old file is put back, and Docker started with that.
 options:
+  state:
+    description: >-
+      V(absent) takes back what this module wrote, where nobody has changed it since, and removes the copies that it
+      left beside the file. Docker reads the file again; where that takes a restart and containers run, it is left to
+      its next start.
+    type: str
+    choices: [present, absent]
+    default: present
   settings:
     description: What the file is to say, in its own words.
     type: dict
@@ -79,6 +87,11 @@ actions:
   type: list
   elements: str
   sample: ["set features", "restart Docker, for features changed"]
+told:
+  description: With O(state=absent), sentences on what stays, or counts later.
+  returned: success
+  type: list
+  elements: str
 drained:
   description: How many requests under way were waited for.
   returned: success
@@ -95,17 +108,18 @@ restored:
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _dockerd, _hearth
+from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _dockerd, _dockerd_back, _hearth
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "settings": {"type": "dict", "default": {}},
             "defaults": {"type": "dict", "default": {}},
             "since": {"type": "list", "elements": "path", "default": []},
@@ -116,6 +130,8 @@ def main() -> None:
     )
     dockerd = _dockerd.Dockerd()
     given = module.params
+    if given["state"] == "absent":
+        _take_back(module, dockerd)
     features = given["settings"].get("features")
     cdi = isinstance(features, dict) and features.get("cdi") is True
     engines = _Engines(module)
@@ -136,6 +152,7 @@ def main() -> None:
         actions=[*changes, *([todo.words] if todo.verb else [])],
         drained=engines.drained,
         restored=engines.restored,
+        told=[],
         diff=[
             {
                 "before_header": str(_dockerd.SETTINGS),
@@ -146,6 +163,24 @@ def main() -> None:
         ]
         if merged.changed
         else [],
+    )
+
+
+def _take_back(module: AnsibleModule, dockerd: _dockerd.Dockerd) -> NoReturn:
+    """Have the settings without what Hearth wrote."""
+    try:
+        back = _dockerd_back.plan(dockerd)
+        if not module.check_mode:
+            _dockerd_back.carry_out(dockerd, back)
+    except _dockerd.DockerError as error:
+        module.fail_json(msg=f"{error}.")
+    module.exit_json(
+        changed=bool(back.actions),
+        actions=list(back.actions),
+        drained=0,
+        restored=[],
+        told=list(back.told),
+        diff=back.diff,
     )
 
 

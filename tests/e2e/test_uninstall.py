@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""playbooks/uninstall.yml leaves a box as it was before site.yml: files, units, users and packages are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from boxes import Box, brought_up
+
+UNINSTALL = "playbooks/uninstall.yml"
+CONFIRMED = (UNINSTALL, "-e", "confirm=yes")
+DAEMON = "/etc/docker/daemon.json"
+# Of its owner: in his own words and spaces.
+SETTINGS = '{ "shutdown-timeout":7,\n "log-opts": {"max-file": "9"} }\n'
+
+# Every file with its kind, mode, owner and where it leads or what it says. Left out: logs, caches, what apt, dpkg and
+# systemd keep of what they did, and Docker's own disk.
+FILES = r"""
+find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /dev -o -path /tmp -o -path /var/tmp \
+  -o -path /var/log -o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/docker \
+  -o -path /var/lib/containerd -o -path /var/lib/systemd -o -name __pycache__ -o -path /etc/ld.so.cache \) \
+  -prune -o -printf '%y %m %u:%g %p %l\n' | sort
+find /etc /opt /srv /home /usr/local -xdev -type f -not -path /etc/ld.so.cache -print0 | sort -z | xargs -0 sha256sum
+"""
+UNITS = "systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}' | sort"
+RUNNING = "systemctl list-units --no-legend --no-pager --plain 'hearth*' 'docker*' | awk '{print $1, $3}'"
+USERS = "getent passwd; getent group; getent gshadow"
+PACKAGES = r"dpkg-query --show --showformat='${Package} ${db:Status-Status} ${Version}\n'; apt-mark showmanual"
+# Debian keeps what packages make: users and groups (policy manual, 9.2), and the backups of the files these are in.
+OF_PACKAGES = (
+    "docker:",
+    "polkitd:",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/shadow",
+    "/etc/gshadow",
+    "/etc/subuid",
+    "/etc/subgid",
+)
+
+
+def looked_at(box: Box) -> dict[str, list[str]]:
+    """All that is compared, by kind."""
+    kinds = {"files": FILES, "units": UNITS, "running": RUNNING, "users": USERS, "packages": PACKAGES}
+    found = {kind: box.out(script).splitlines() for kind, script in kinds.items()}
+    return {
+        kind: [line for line in lines if not any(word in line for word in OF_PACKAGES)] for kind, lines in found.items()
+    }
+
+
+def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
+    return [
+        f"{sign} {line}"
+        for kind in before
+        for sign, ours, theirs in (("-", before[kind], after[kind]), ("+", after[kind], before[kind]))
+        for line in sorted(set(ours) - set(theirs))
+    ]
+
+
+@pytest.fixture(scope="module")
+def bare(lab: None, box_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box whose owner has settings for a Docker that he has not installed yet, and a file in the tree."""
+    with brought_up(f"{box_name}-uninstall", tmp_path_factory.mktemp("uninstall")) as one:
+        one.out(f"mkdir -p /etc/docker && cat >{DAEMON} <<'end'\n{SETTINGS}end")
+        one.out(
+            "install -o spark -g spark -d /home/spark/ai/logs && runuser -u spark -- touch /home/spark/ai/logs/mine"
+        )
+        # Its first use by apt and by Ansible leaves traces that are none of Hearth's.
+        one.out("apt-get update")
+        yield one
+
+
+@pytest.fixture(scope="module")
+def before(bare: Box) -> dict[str, list[str]]:
+    return looked_at(bare)
+
+
+def test_it_wants_to_be_confirmed_and_says_what_would_be_lost(bare: Box, before: dict[str, list[str]]) -> None:
+    run = bare.play(UNINSTALL)
+
+    assert run.code != 0
+    assert "with the keys of the gateway and all that was learned of its models" in run.flat
+    assert "add -e confirm=yes, or --check to see what would go." in run.flat
+
+
+def test_a_box_that_never_had_hearth_has_nothing_to_lose(bare: Box, before: dict[str, list[str]]) -> None:
+    run = bare.ok(*CONFIRMED, "-e", "packages=remove", "-e", "models=remove")
+
+    assert run.count("changed") == 0
+    assert differences(before, looked_at(bare)) == []
+
+
+def test_a_box_on_which_site_was_killed_is_as_it_was(bare: Box, before: dict[str, list[str]]) -> None:
+    bare.play_until_killed("Have the default model run", 0.7, "site.yml")
+
+    bare.ok(*CONFIRMED, "-e", "packages=remove")
+
+    assert differences(before, looked_at(bare)) == []
+    assert bare.ok(*CONFIRMED, "-e", "packages=remove").count("changed") == 0
+
+
+def test_packages_and_models_stay_unless_they_are_to_go_and_docker_has_its_owners_settings(
+    bare: Box, before: dict[str, list[str]]
+) -> None:
+    bare.ok("site.yml")
+    assert json.loads(bare.out(f"cat {DAEMON}"))["log-opts"] == {"max-size": "50m", "max-file": "9"}
+
+    foretold = bare.ok(UNINSTALL, "--check", "--diff")
+    assert "-remove /etc/hearth" in foretold.output
+    assert "-purge docker.io" not in foretold.output
+    assert bare.active() == ["tiny-a"]
+
+    run = bare.ok(*CONFIRMED)
+
+    assert "Packages that Hearth installed stay: docker.io iptables docker-cli python3-venv polkitd." in run.flat
+    assert bare.out(f"cat {DAEMON}") == SETTINGS.strip()
+    assert bare.out("docker image ls --quiet; docker container ls --all --quiet") == ""
+    left = [line for line in differences(before, looked_at(bare)) if "hearth" in line or "/home/" in line]
+    assert left == []
+    assert bare.ok(*CONFIRMED).count("changed") == 0
+
+
+def test_docker_stays_where_it_has_what_is_somebodys(bare: Box, before: dict[str, list[str]]) -> None:
+    # It was there before this second life of Hearth's, so it stays anyway; polkitd has to be Hearth's again.
+    bare.out("apt-get purge --yes --auto-remove docker.io docker-cli iptables polkitd python3-venv")
+    bare.ok("site.yml", "--tags", "layout,container_toolkit")
+    bare.out("docker volume create mine")
+
+    run = bare.ok(*CONFIRMED, "-e", "packages=remove")
+
+    assert "stays, since Docker has 1 volumes that are not Hearth's" in run.flat
+    assert bare.out("docker volume ls --quiet") == "mine"
