@@ -74,7 +74,7 @@ def test_a_wrong_model_is_named(box: Box, change: Callable[[Models], Models], se
         ({"layout_directories_extra": ["../etc"]}, "layout_directories: ../etc must be below ~/ai"),
         ({"host_supported_architectures": ["riscv64"]}, "Hearth's images and packages exist for riscv64"),
         ({"images_pull": "perhaps"}, "images_pull"),
-        ({"host_guards": True, "host_sysctl": {"vm.swappiness": 0}}, "host_sysctl.vm.swappiness: 0 keeps the kernel from"),
+        ({"host_guards": True, "host_sysctl": {"vm.swappiness": 0}}, "host_sysctl.vm.swappiness: 0 keeps"),
     ],
     ids=["misspelt", "misspelt role", "gpu", "user", "root", "folder", "architecture", "type", "swappiness"],
 )

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from hearth import state
+from hearth.cli import arguments, doctor
 from hearth.contract import Contract
 from hearth.errors import HearthError
 from hearth.guard import record, watch
@@ -195,3 +196,22 @@ def test_it_says_what_it_did_in_figures() -> None:
 
     assert ended("a").words == words
     assert msgspec.json.decode(msgspec.json.encode(ended("a")), type=Ended) == ended("a")
+
+
+@pytest.mark.parametrize("floor", ["0", "-1", "much", "nan"])
+def test_a_floor_that_is_none_is_refused(floor: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments.parser().parse_args(["guard", f"--floor={floor}"])
+
+    assert f"invalid number of GiB value: '{floor}'" in capsys.readouterr().err
+
+
+def test_doctor_says_that_it_watches_or_whom_it_ended() -> None:
+    verdicts = [
+        doctor.guard(installed=False, watches=False, last=None).verdict,
+        doctor.guard(installed=True, watches=True, last=None).verdict,
+        doctor.guard(installed=True, watches=True, last=ended("a")).verdict,
+        doctor.guard(installed=True, watches=False, last=ended("a")).verdict,
+    ]
+
+    assert verdicts == ["ok", "ok", "warning", "failed"]
