@@ -79,11 +79,17 @@ def purged(simulated: str) -> list[str]:
 
 
 def plan(
-    origin: Origin, wanted: Sequence[str], manual: Collection[str], simulate: Callable[..., list[str]]
+    origin: Origin,
+    wanted: Sequence[str],
+    *,
+    manual: Collection[str],
+    needs: Collection[str],
+    simulate: Callable[..., list[str]],
 ) -> tuple[list[str], list[str]]:
     """The packages that may be purged: of ``wanted``, with what came along; and a sentence on each that stays.
 
-    One stays where purging it takes a package with it that was there before Hearth, or that somebody asked for since.
+    What nothing needs any more goes along where it is among ``needs``: all that ``wanted`` needs, directly or not. A
+    package stays where purging it takes another with it that was there before Hearth, or that somebody asked for since.
     ``simulate`` gives the names that apt would purge for its words.
     """
 
@@ -95,14 +101,19 @@ def plan(
     going = [name for name in wanted if not users[name]]
     if not going:
         return [], told
-    # What apt would remove as well, since nothing needs it, and that was there before Hearth, is no business of ours.
-    along = [name for name in simulate("--auto-remove", *going) if name not in origin.packages and name not in manual]
+    along = [
+        name
+        for name in simulate("--auto-remove", *going)
+        if name not in origin.packages and name not in manual and name in needs
+    ]
     return sorted({*going, *along} - {name for name, needing in users.items() if needing}), told
 
 
 def simulate(*words: str) -> list[str]:
     """The packages that ``apt-get purge`` would take with these words. Raises OriginError."""
-    done = _gone.run("apt-get", "--simulate", "--quiet", "--yes", "purge", *words)
+    # What another one only recommends or suggests apt would keep (apt.conf(5)); `plan` sees to it that no more goes.
+    alone = [f"-oAPT::AutoRemove::{kind}Important=false" for kind in ("Recommends", "Suggests")]
+    done = _gone.run("apt-get", "--simulate", "--quiet", "--yes", *alone, "purge", *words)
     if done.returncode:
         said = " ".join(done.stderr.split())
         raise OriginError(f"apt cannot remove {' '.join(words)} ({said}): no package was removed")
@@ -128,6 +139,16 @@ def kept_by_docker(names: Sequence[str]) -> tuple[list[str], list[str]]:
     if has:
         return of_docker, [f"{', '.join(of_docker)} stays, since Docker has {' and '.join(has)} that are not Hearth's"]
     return [], []
+
+
+def needed(names: Sequence[str]) -> frozenset[str]:
+    """All packages that these need, directly or not."""
+    kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+    words = ["--recurse", "--installed", *(f"--no-{kind}" for kind in kinds)]
+    said = _gone.run("apt-cache", "depends", *words, *names).stdout if names else ""
+    # "  Depends: name" and "    name", one that provides it; in <…> what is only provided.
+    names_said = (line.rpartition(" ")[2].strip("<>") for line in said.splitlines())
+    return frozenset(name.partition(":")[0] for name in names_said)
 
 
 def manual_packages() -> frozenset[str]:

@@ -143,7 +143,13 @@ def _restore(module: AnsibleModule, origin: _origin.Origin | None) -> None:
     if given["purge"] and ours:
         held, told = _origin.kept_by_docker(ours)
         wanted = [name for name in ours if name not in held]
-        going, more = _origin.plan(origin, wanted, _origin.manual_packages(), _origin.simulate)
+        going, more = _origin.plan(
+            origin,
+            wanted,
+            manual=_origin.manual_packages(),
+            needs=_origin.needed(wanted),
+            simulate=_origin.simulate,
+        )
         told += more
     files = [path for path in given["files"] if origin.paths.get(path) is False and Path(path).is_file()]
     files = files if given["purge"] and not told else []

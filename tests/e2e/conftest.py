@@ -25,6 +25,8 @@ LONGEST = (
     "test_switch_faults.py",
     "test_gateway_faults.py",
     "test_images.py",
+    "test_uninstall.py",
+    "test_backup.py",
     "test_site.py",
     "test_model_task.py",
     "test_switch_killed.py",

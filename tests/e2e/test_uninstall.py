@@ -28,8 +28,13 @@ UNITS = "systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}'
 RUNNING = "systemctl list-units --no-legend --no-pager --plain 'hearth*' 'docker*' | awk '{print $1, $3}'"
 USERS = "getent passwd; getent group; getent gshadow"
 PACKAGES = r"dpkg-query --show --showformat='${Package} ${db:Status-Status} ${Version}\n'; apt-mark showmanual"
-# Debian keeps what packages make: users and groups (policy manual, 9.2), and the backups of the files these are in.
+# Debian keeps the users and groups that packages made; the files that they are in, with their backups, differ then. apt
+# keeps adduser, which it can use itself. containerd and xml-core leave folders.
 OF_PACKAGES = (
+    "/etc/cni",
+    "/etc/xml ",
+    "adduser",
+    "deluser",
     "docker:",
     "polkitd:",
     "/etc/passwd",
@@ -51,12 +56,15 @@ def looked_at(box: Box) -> dict[str, list[str]]:
 
 
 def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
-    return [
+    """All lines that are new or gone; printed, since there may be many."""
+    found = [
         f"{sign} {line}"
         for kind in before
         for sign, ours, theirs in (("-", before[kind], after[kind]), ("+", after[kind], before[kind]))
         for line in sorted(set(ours) - set(theirs))
     ]
+    print("\n".join(found))
+    return found
 
 
 @pytest.fixture(scope="module")

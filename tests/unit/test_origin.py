@@ -18,7 +18,8 @@ from ansible_collections.hearth.spark.plugins.modules import origin as module
 BEFORE = _origin.Origin(packages=frozenset({"base", "orphan", "tool"}), paths={})
 # What purging each takes with it, and what nothing needs then.
 USERS = {"docker": ["compose"], "base": ["tool"]}
-ALONG = ["runc", "orphan"]
+ALONG = ["runc", "orphan", "pager"]
+NEEDS = {"runc", "orphan", "compose"}
 
 
 def simulate(*words: str) -> list[str]:
@@ -28,10 +29,10 @@ def simulate(*words: str) -> list[str]:
 
 
 def plan(*wanted: str, manual: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    return _origin.plan(BEFORE, wanted, frozenset(manual), simulate)
+    return _origin.plan(BEFORE, wanted, manual=frozenset(manual), needs=NEEDS, simulate=simulate)
 
 
-def test_what_apt_brought_along_goes_too_and_what_was_there_before_stays() -> None:
+def test_what_apt_brought_along_goes_too_and_what_was_there_before_or_came_with_something_else_stays() -> None:
     assert plan("polkitd") == (["polkitd", "runc"], [])
 
 
