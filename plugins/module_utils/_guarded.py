@@ -148,7 +148,8 @@ class Guarded:
     def undo(self) -> None:
         """Put back what was saved, now."""
         _run("systemctl", "stop", UNDO_TIMER, may_fail=True)
-        _run("/bin/sh", str(self._folder / "undo"))
+        # By its unit: the timer may be at it too, and systemd lets one of them run.
+        _run("systemctl", "start", UNDO_UNIT)
 
     def forget(self) -> None:
         """Remove the means of undoing, when nothing is left to undo."""

@@ -28,6 +28,8 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@:-]{1,15}\*?")
 _PROTOCOLS = ("tcp", "udp")
 _MOST_PORT = 65535
+# Blocks, other files, and another place to listen at, which the firewall and the login as a proof would not know of.
+_NOT_HERE = ("match", "include", "port", "listenaddress")
 
 
 def key_refusal(line: str) -> str:
@@ -112,9 +114,9 @@ def plan(
         if not _INTERFACE.fullmatch(name)
     ]
     refused += [
-        f"hardening_ssh_settings: {word!r} is no keyword of sshd_config, or its value has a line break"
+        f"hardening_ssh_settings: {word!r} is no keyword of sshd's that can be set here, or its value has a line break"
         for word, value in settings.items()
-        if not re.fullmatch(r"[A-Za-z0-9]+", str(word)) or word in ("Match", "Include") or "\n" in str(value)
+        if not re.fullmatch(r"[A-Za-z0-9]+", str(word)) or str(word).lower() in _NOT_HERE or "\n" in str(value)
     ]
     if refused:
         return {"refused": refused, "keys": [], "allow": []}

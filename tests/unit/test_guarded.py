@@ -17,7 +17,10 @@ def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _guarded.Guarded
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("systemctl", "nft"):
-        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{tmp_path}/calls\n')
+        (programs / name).write_text(
+            f'#!/bin/sh\necho {name} "$@" >>{tmp_path}/calls\n'
+            f'[ "$*" != "start hearth-hardening-undo.service" ] || exec sh {tmp_path}/state/undo\n'
+        )
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(_guarded, "FIREWALL", tmp_path / "firewall.nft")

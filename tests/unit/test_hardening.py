@@ -92,7 +92,9 @@ def test_a_rule_that_is_none_is_refused(rule: Any, words: str) -> None:
     assert words in sentence
 
 
-@pytest.mark.parametrize("settings", [{"Match": "all"}, {"Include": "/x"}, {"a b": 1}, {"Port": "1\nPort 2"}])
+@pytest.mark.parametrize(
+    "settings", [{"Match": "all"}, {"Include": "/x"}, {"a b": 1}, {"Banner": "none\nPort 2"}, {"port": 2222}]
+)
 def test_a_setting_of_sshd_is_one_word_and_one_line(settings: dict[str, Any]) -> None:
     assert "hardening_ssh_settings: " in plan(settings=settings)["refused"][0]
 
