@@ -13,7 +13,7 @@ BIN := $(ROOT)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 INVENTORY ?= inventory/spark.yml
-SCENARIO ?= default switch models gateway gpu images host
+SCENARIO ?= default switch models gateway gpu images host hardening
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
@@ -52,7 +52,7 @@ sanity: .venv/.ready ## ansible-test sanity
 unit: .venv/.ready ## unit tests, by two processes
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 
-molecule: .venv/.ready ## scenarios, each on a box of its own, two at a time: SCENARIO=default, switch, models, gateway, gpu, images, host, vllm or all
+molecule: .venv/.ready ## scenarios, each on a box of its own, two at a time: SCENARIO=default, switch, models, gateway, gpu, images, host, hardening, vllm or all
 	@$(ROOT)/lab/up.sh
 	@$(MAKE) -C $(ROOT) -j2 $(if $(word 2,$(SCENARIO)),LOG_ONLY=yes) $(SCENARIO:%=molecule-%)
 
