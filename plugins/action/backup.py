@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +42,25 @@ class ActionModule(ActionBase):
         return result
 
     def _fetched(self, arguments: dict[str, Any], archive: Path, sha256: str) -> Path:
-        part = archive.with_name(f".{archive.name}.part")
         before = os.umask(0o077)
         try:
             archive.parent.mkdir(parents=True, exist_ok=True)
-            part.unlink(missing_ok=True)
-            self._connection.fetch_file(arguments["dest"], str(part))
-            part.chmod(0o600)
-            with part.open("rb") as handle:
-                if hashlib.file_digest(handle, "sha256").hexdigest() != sha256:
-                    raise AnsibleActionFail(
-                        "the archive arrived damaged: check the disk of this machine, and try again."
-                    )
-            _backup.look(part, arguments.get("extra") or [])
-            part.replace(archive)
+            # In a folder of its own: a connection may fetch by way of a file that is called as on the box.
+            with tempfile.TemporaryDirectory(prefix=".hearth-", dir=archive.parent) as folder:
+                part = Path(folder, "part")
+                self._connection.fetch_file(arguments["dest"], str(part))
+                part.chmod(0o600)
+                with part.open("rb") as handle:
+                    if hashlib.file_digest(handle, "sha256").hexdigest() != sha256:
+                        raise AnsibleActionFail(
+                            "the archive arrived damaged: check the disk of this machine, and try again."
+                        )
+                _backup.look(part, arguments.get("extra") or [])
+                part.replace(archive)
         except OSError as error:
             raise AnsibleActionFail(f"{archive} cannot be written ({error.strerror}).") from error
         except _backup.BackupError as error:
             raise AnsibleActionFail(f"{error}.") from error
         finally:
             os.umask(before)
-            part.unlink(missing_ok=True)
         return archive

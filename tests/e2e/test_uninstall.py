@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 from boxes import Box, brought_up
+from downloads import TestHub
 
 UNINSTALL = "playbooks/uninstall.yml"
 CONFIRMED = (UNINSTALL, "-e", "confirm=yes")
@@ -85,6 +87,30 @@ def before(bare: Box) -> dict[str, list[str]]:
     return looked_at(bare)
 
 
+@pytest.fixture(scope="module")
+def brought() -> str:
+    """Where a model lies that Hearth has downloaded, with a file beside it that is its owner's."""
+    return "/home/spark/ai/models/e2e/model"
+
+
+def bring_model(box: Box, where: str) -> None:
+    form = "{{(index .IPAM.Config 0).Gateway}}"
+    shown = subprocess.run(
+        ["docker", "network", "inspect", "--format", form, "hearth-lab"], capture_output=True, text=True, check=True
+    )
+    hub = TestHub(host=shown.stdout.strip())
+    try:
+        hub.add("me/model", {"config.json": b"{}", "weights.gguf": b"noise" * 1000})
+        arguments = f"repo=me/model path={where} owner=spark endpoint={hub.endpoint}"
+        run = box.ad_hoc(
+            "hearth.spark.model", arguments, "-e", "ansible_python_interpreter=/opt/hearth/venv/bin/python"
+        )
+    finally:
+        hub.close()
+    assert run.code == 0, run.output
+    box.out(f"touch {where}/mine")
+
+
 def test_it_wants_to_be_confirmed_and_says_what_would_be_lost(bare: Box, before: dict[str, list[str]]) -> None:
     run = bare.play(UNINSTALL)
 
@@ -110,9 +136,10 @@ def test_a_box_on_which_site_was_killed_is_as_it_was(bare: Box, before: dict[str
 
 
 def test_packages_and_models_stay_unless_they_are_to_go_and_docker_has_its_owners_settings(
-    bare: Box, before: dict[str, list[str]]
+    bare: Box, before: dict[str, list[str]], brought: str
 ) -> None:
     bare.ok("site.yml")
+    bring_model(bare, brought)
     assert json.loads(bare.out(f"cat {DAEMON}"))["log-opts"] == {"max-size": "50m", "max-file": "9"}
 
     foretold = bare.ok(UNINSTALL, "--check", "--diff")
@@ -125,9 +152,25 @@ def test_packages_and_models_stay_unless_they_are_to_go_and_docker_has_its_owner
     assert "Packages that Hearth installed stay: docker.io iptables docker-cli python3-venv polkitd." in run.flat
     assert bare.out(f"cat {DAEMON}") == SETTINGS.strip()
     assert bare.out("docker image ls --quiet; docker container ls --all --quiet") == ""
-    left = [line for line in differences(before, looked_at(bare)) if "hearth" in line or "/home/" in line]
+    left = [
+        line
+        for line in differences(before, looked_at(bare))
+        if "hearth" in line or ("/home/" in line and "/e2e" not in line)
+    ]
     assert left == []
     assert bare.ok(*CONFIRMED).count("changed") == 0
+
+
+def test_models_that_hearth_brought_go_where_that_is_asked_for_and_no_others(bare: Box, brought: str) -> None:
+    others = bare.out("find /home/spark/ai -name 'tiny-*.gguf' | sort | xargs sha256sum")
+    assert bare.sh(f"test -e {brought}/weights.gguf").returncode == 0
+
+    bare.ok("site.yml", "--tags", "layout,runtime")
+    bare.ok(*CONFIRMED, "-e", "models=remove")
+
+    assert bare.sh(f"ls -A {brought}").stdout.split() == ["mine"]
+    assert bare.out("find /home/spark/ai -name 'tiny-*.gguf' | sort | xargs sha256sum") == others
+    assert bare.sh("ls -d /opt/hearth /var/lib/hearth /etc/hearth").stdout == ""
 
 
 def test_docker_stays_where_it_has_what_is_somebodys(bare: Box, before: dict[str, list[str]]) -> None:
