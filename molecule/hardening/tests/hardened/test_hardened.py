@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from testinfra.host import Host
 
-if TYPE_CHECKING:
-    from tests.conftest import Ssh
-
+Ssh = Callable[..., "subprocess.CompletedProcess[str]"]
 GET = "GET /v1/models HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n"
 
 
