@@ -54,7 +54,7 @@ def why_not(login: Login, machine: str) -> str:
         return f"{login.program} cannot be run here: {error.strerror}"
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip() and not _noise(line)]
-        return said[-1].strip() if said else f"ssh ended with {done.returncode}"
+        return said[-1].strip().rstrip(".") if said else f"ssh ended with {done.returncode}"
     if not _BY_KEY.search(done.stderr):
         return "it came in, but not by a key"
     if done.stdout.strip() != machine:

@@ -45,7 +45,7 @@ def test_another_machine_behind_the_address_proves_nothing(tmp_path: Path) -> No
 def test_why_ssh_was_refused_is_said_without_its_chatter(tmp_path: Path) -> None:
     login = ssh(tmp_path, "OpenSSH_10.0p2\ndebug1: x\nspark@box: Permission denied (publickey).\ndebug1: y", code=255)
 
-    assert _login.why_not(login, MACHINE) == "spark@box: Permission denied (publickey)."
+    assert _login.why_not(login, MACHINE) == "spark@box: Permission denied (publickey)"
 
 
 def test_the_login_is_a_new_connection_and_by_key_only_whatever_the_inventory_says() -> None:
