@@ -73,7 +73,8 @@ def _text(path: Path) -> str:
 
 def _docker(home: Path) -> Iterator[dict[str, str]]:
     path = home / ".docker/config.json"
-    with suppress(ValueError):
+    # Not Hearth's file: whatever it is, it is looked at and no more.
+    with suppress(ValueError, AttributeError):
         logins = json.loads(_text(path) or "{}").get("auths", {})
         names = [name for name, login in logins.items() if isinstance(login, dict) and login.get("auth")]
         if names:

@@ -105,7 +105,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    installed, ports = bool(_sshd.program()), []
+    installed = bool(_sshd.program())
+    ports: list[int] = []
     if installed:
         try:
             said = _sshd.run("-T")
