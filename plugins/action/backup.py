@@ -58,9 +58,9 @@ class ActionModule(ActionBase):
                 _backup.look(part, arguments.get("extra") or [])
                 part.replace(archive)
         except OSError as error:
-            raise AnsibleActionFail(f"{archive} cannot be written ({error.strerror}).") from error
+            raise AnsibleActionFail(f"{archive} cannot be written ({error.strerror}).") from None
         except _backup.BackupError as error:
-            raise AnsibleActionFail(f"{error}.") from error
+            raise AnsibleActionFail(f"{error}.") from None
         finally:
             os.umask(before)
         return archive

@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
         try:
             _backup.look(archive, arguments.get("extra") or [])
         except _backup.BackupError as error:
-            raise AnsibleActionFail(f"{error}. Nothing was changed.") from error
+            raise AnsibleActionFail(f"{error}. Nothing was changed.") from None
         there = self._make_tmp_path()
         arguments["src"] = self._connection._shell.join_path(there, "archive")  # noqa: SLF001 - as Ansible's own plugins do
         try:
