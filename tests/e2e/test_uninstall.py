@@ -36,6 +36,7 @@ OF_PACKAGES = (
     "/etc/cni",
     "/etc/xml ",
     "adduser",
+    "Adduser",
     "deluser",
     "docker:",
     "polkitd:",
