@@ -206,10 +206,11 @@ def _manifest(archive: Path, text: bytes) -> Manifest:
                 f"{archive} was made by a newer Hearth ({said['hearth']}, format {said['format']}; this one knows "
                 f"{FORMAT}): update Hearth first"
             )
-        files = [Saved(**one) for one in said.pop("files")]
-        manifest = Manifest(files=files, **said)
-        if not all(isinstance(one.path, str) and int(one.mode, 8) <= 0o7777 for one in files):
+        listed: list[dict[str, Any]] = said.pop("files")
+        if not all(isinstance(one["path"], str) and int(one["mode"], 8) <= 0o7777 for one in listed):
             raise TypeError
+        files = [Saved(**one) for one in listed]
+        manifest = Manifest(files=files, **said)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BackupError(f"{archive} is no backup of Hearth's: it has no manifest that could be read") from None
     return manifest

@@ -129,7 +129,7 @@ def _is_there(place: Place, root: Path) -> bool:
     if attributes != (int(place.saved.mode, 8), place.uid, place.gid):
         return False
     if place.text is not None:
-        return json.loads(place.text) == _read(path)
+        return bool(json.loads(place.text) == _read(path))
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest() == place.saved.sha256
 

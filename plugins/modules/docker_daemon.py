@@ -108,7 +108,7 @@ restored:
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -132,6 +132,7 @@ def main() -> None:
     given = module.params
     if given["state"] == "absent":
         _take_back(module, dockerd)
+        return
     features = given["settings"].get("features")
     cdi = isinstance(features, dict) and features.get("cdi") is True
     engines = _Engines(module)
@@ -166,7 +167,7 @@ def main() -> None:
     )
 
 
-def _take_back(module: AnsibleModule, dockerd: _dockerd.Dockerd) -> NoReturn:
+def _take_back(module: AnsibleModule, dockerd: _dockerd.Dockerd) -> None:
     """Have the settings without what Hearth wrote."""
     try:
         back = _dockerd_back.plan(dockerd)

@@ -138,8 +138,10 @@ def _restore(module: AnsibleModule, origin: _origin.Origin | None) -> None:
     if origin is None:
         said = f"{_origin.RECORD} is not there, so nobody knows which packages and folders Hearth brought: all stay"
         module.exit_json(changed=False, removed=[], kept=[], told=[said])
+        return
     ours = _origin.ours(origin, given["packages"], _origin.installed())
-    going, told = [], []
+    going: list[str] = []
+    told: list[str] = []
     if given["purge"] and ours:
         held, told = _origin.kept_by_docker(ours)
         wanted = [name for name in ours if name not in held]

@@ -123,7 +123,7 @@ def follow(manifest: _backup.Manifest, places: list[_restore.Place]) -> tuple[li
     here = {line.split()[0] for line in files.splitlines() if line.strip()}
     boot = {unit.name for unit in _gone.units("", files)}
     wanted = set(manifest.boot)
-    commands = [("systemctl", "enable", name) for name in sorted((wanted & here) - boot)]
+    commands: list[tuple[str, ...]] = [("systemctl", "enable", name) for name in sorted((wanted & here) - boot)]
     # Where none of them is here, what starts at boot stays as it is.
     if wanted & here or not wanted:
         commands += [("systemctl", "disable", name) for name in sorted(boot - wanted)]
