@@ -8,6 +8,9 @@ name: hardening_plan
 short_description: Check what is asked of the role hardening, and turn it into lines of files
 version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
+description:
+  - Wrong input is refused with a sentence that names the variable.
+  - Pure; reads nothing of the box.
 options:
   _input:
     description: Public keys of who may forward to the gateway, each as in a C(.pub) file.

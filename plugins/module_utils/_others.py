@@ -64,8 +64,8 @@ def gpu_users(root: Path, asked: Program) -> list[dict[str, Any]]:
     """Programs with memory on the GPU: ``pid``, ``name``, ``gib``, and the id of their ``container``, where in one."""
     found = []
     for line in asked.answer(_GPU_TIMEOUT_S).text.splitlines():
-        pid, _, rest = line.partition(",")
-        name, _, mib = rest.rpartition(",")
+        pid, rest = line.partition(",")[::2]
+        name, mib = rest.rpartition(",")[::2]
         if not pid.strip().isdecimal():
             continue
         try:

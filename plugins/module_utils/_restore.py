@@ -176,7 +176,7 @@ def put(places: Sequence[Place], archive: Path, root: Path = Path("/")) -> None:
             f"{error.filename} cannot be written ({error.strerror}): nothing was changed"
         ) from None
     finally:
-        for beside, _ in staged:
+        for beside, _target in staged:
             beside.unlink(missing_ok=True)
 
 

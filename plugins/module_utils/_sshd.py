@@ -44,7 +44,7 @@ def effective(text: str) -> dict[str, list[str]]:
     """Keywords in lower case with their values, from what ``sshd -T`` says."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
-        word, _, value = line.strip().partition(" ")
+        word, value = line.strip().partition(" ")[::2]
         found.setdefault(word.lower(), []).append(value)
     return found
 

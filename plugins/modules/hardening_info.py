@@ -9,6 +9,9 @@ module: hardening_info
 short_description: Read where sshd listens, what is installed, and who may read the secrets of a box
 version_added: 0.1.0
 author: Hearth contributors (!UNKNOWN)
+description:
+  - Asks sshd for its effective configuration, and looks at owners and modes of secrets. Reads no secret's content into
+    its result, and changes nothing.
 options:
   programs:
     description: Files of which it says whether they are there.
