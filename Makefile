@@ -13,7 +13,7 @@ BIN := $(ROOT)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 INVENTORY ?= inventory/spark.yml
-SCENARIO ?= default switch models gateway gpu images host hardening
+SCENARIO ?= default switch models gateway gpu images
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
