@@ -148,7 +148,7 @@ class Stage:
         self.reset(work=False)
         self.box.write_inventory()
         self.box.out(_REMOVE.format(image=f"{self.own_image} {self.image_of('other')}"))
-        self.box.ok("site.yml", "--tags", "engines")
+        self.box.ok("site.yml", "--tags", "engines,gateway")
 
     def image_of(self, engine: str) -> str:
         """What an engine's unit runs from."""

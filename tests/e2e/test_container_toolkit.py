@@ -250,7 +250,7 @@ class TestEngines:
         return run.code, run.flat
 
     def test_a_restart_waits_for_answers_under_way_and_engines_are_as_they_were(self, stage: Stage) -> None:
-        stage.mood("big", "drip 20")
+        stage.mood("big", "drip 45")
         stage.box.out("systemctl restart hearth-engine-big")
         boots, before = stage.boots(), stage.invocations()
         stream = stage.stream("big")
