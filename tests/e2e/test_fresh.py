@@ -83,5 +83,5 @@ def test_check_mode_foretells_what_the_first_run_does(fresh_box: Box) -> None:
     check = fresh_box.ok("site.yml", "--check", "--diff")
 
     assert "Would install docker.io" in check.flat
-    assert "and have tiny-a run" in check.flat
+    assert "Would have tiny-a run" in check.flat
     assert fresh_box.sh("ls /etc/hearth /opt/hearth /home/spark/ai/logs").stdout == ""
