@@ -17,7 +17,7 @@ SCENARIO ?= default switch models gateway gpu images
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-latency bench-switch soak lint sanity unit molecule e2e lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-latency bench-switch soak lint sanity unit molecule e2e e2e-maintenance lab build catalog lock clean FORCE
 
 
 help: ## this list
@@ -63,7 +63,11 @@ molecule-%: .venv/.ready
 # Files of tests stay whole and come in the order of tests/e2e/conftest.py.
 e2e: .venv/.ready ## tests that take a whole box or an installed artifact, on two boxes; ARGS="-k crash", ARGS="-n 0" for one
 	@$(ROOT)/lab/tools.sh ssh=openssh-client
-	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder -m "not maintenance" $(ARGS)
+
+e2e-maintenance: .venv/.ready ## uninstall, backup and restore, on boxes of their own; 15 minutes
+	@$(ROOT)/lab/up.sh
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder -m maintenance $(ARGS)
 
 test-contract: .venv/.ready ## every model's flags, asked of the engines' own parsers (6 GB below .cache)
 	@cd $(ROOT) && scripts/engines-venv.sh

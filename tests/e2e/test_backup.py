@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from boxes import Box
 
+pytestmark = pytest.mark.maintenance
+
 BACKUP, RESTORE = "playbooks/backup.yml", "playbooks/restore.yml"
 LEARNED = "/var/lib/hearth/measured.json"
 

@@ -11,6 +11,8 @@ import pytest
 from boxes import Box, brought_up
 from downloads import TestHub
 
+pytestmark = pytest.mark.maintenance
+
 UNINSTALL = "playbooks/uninstall.yml"
 CONFIRMED = (UNINSTALL, "-e", "confirm=yes")
 DAEMON = "/etc/docker/daemon.json"
