@@ -21,7 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _daemon_back, _facts, _fileset
+from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _daemon_back, _facts, _fileset, _program
 
 SETTINGS = Path("/etc/docker/daemon.json")
 SOCKET = Path("/run/docker.sock")
@@ -33,7 +33,7 @@ _SERVICE = "docker.service"
 # systemd gives containers and Docker itself 90 s each to end, and Docker 90 s more to start (DefaultTimeout*Sec).
 _SYSTEMCTL_S = 300.0
 _ANSWER_S, _INTERVAL_S = 60.0, 0.2
-_PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
+_PROGRAMS = _program.PROGRAMS
 
 # Does its argument, and has engines out of the way meanwhile; returns what that returned, and sentences on engines that
 # did not come back.

@@ -10,16 +10,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# systemd gives an engine its own time to stop, which is minutes for a large one.
-_SYSTEMCTL_S, _DOCKER_S = 900.0, 300.0
-_PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
-# A shell's exit code where it finds no program.
-NO_PROGRAM = 127
+from ansible_collections.hearth.spark.plugins.module_utils import _program
+
+_DOCKER_S = 300.0
 # What systemctl and docker say of something that went with what was stopped before it.
 _WENT = re.compile(r"not loaded|No such (?:container|image)")
 _UNITS = "/etc/systemd/system"
@@ -56,26 +53,6 @@ class Unit:
     runs: bool = False
     failed: bool = False
     enabled: bool = False
-
-
-def run(*command: str, timeout_s: float = _SYSTEMCTL_S) -> subprocess.CompletedProcess[str]:
-    """The program's end, with what it said; NO_PROGRAM as exit code where there is none."""
-    program = shutil.which(command[0], path=_PROGRAMS)
-    if program is None:
-        return subprocess.CompletedProcess(command, NO_PROGRAM, "", f"{command[0]} is not installed")
-    try:
-        return subprocess.run(  # pylint: disable=ansible-bad-function
-            (program, *command[1:]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"no end after {timeout_s:.0f} s")
 
 
 def refused(paths: Sequence[str]) -> str:
@@ -116,9 +93,9 @@ def find(wish: Wish) -> tuple[list[Step], list[str]]:
     told: list[str] = []
     if wish.units:
         words = ("--no-legend", "--no-pager", "--full", *wish.units)
-        listed = run("systemctl", "list-units", "--all", "--plain", *words).stdout
-        steps += filter(None, map(_unit, units(listed, run("systemctl", "list-unit-files", *words).stdout)))
-    if (wish.containers or wish.images) and shutil.which("docker", path=_PROGRAMS):
+        listed = _program.run("systemctl", "list-units", "--all", "--plain", *words).stdout
+        steps += filter(None, map(_unit, units(listed, _program.run("systemctl", "list-unit-files", *words).stdout)))
+    if (wish.containers or wish.images) and shutil.which("docker", path=_program.PROGRAMS):
         found = _of_docker(wish)
         if found is None:
             told.append("Docker does not answer, so containers and images of Hearth that it may have stay")
@@ -152,7 +129,7 @@ def _of_docker(wish: Wish) -> list[Step] | None:
             for one in wish.images
         ),
     ):
-        done = run("docker", *words, "--format", names[0], "--filter", names[1], timeout_s=_DOCKER_S)
+        done = _program.run("docker", *words, "--format", names[0], "--filter", names[1], timeout_s=_DOCKER_S)
         if done.returncode:
             return None
         steps += [
@@ -166,7 +143,7 @@ def remove(steps: Sequence[Step]) -> None:
     """Carry them out. Raises GoneError at the first that cannot be; the next run goes on there."""
     for step in steps:
         for command in step.commands:
-            done = run(*command)
+            done = _program.run(*command)
             if done.returncode and not _WENT.search(done.stderr):
                 raise GoneError(f"{' '.join(command)} failed ({' '.join(done.stderr.split())})")
         if step.path is not None:
@@ -175,7 +152,7 @@ def remove(steps: Sequence[Step]) -> None:
             except OSError as error:
                 raise GoneError(f"{error.filename or step.path} cannot be removed ({error.strerror})") from None
     if any(step.path is not None and step.path.is_relative_to(_UNITS) for step in steps):
-        run("systemctl", "daemon-reload")
+        _program.run("systemctl", "daemon-reload")
 
 
 def _delete(path: Path) -> None:

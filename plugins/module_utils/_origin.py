@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _gone
+from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _program
 
 RECORD = Path("/var/lib/hearth/origin.json")
 SCHEMA = 1
@@ -61,7 +61,7 @@ def save(origin: Origin, path: Path = RECORD) -> None:
 
 def installed() -> frozenset[str]:
     """The names of the packages that are installed, and of those whose installation was cut short."""
-    done = _gone.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n")
+    done = _program.run("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n")
     pairs = (line.split() for line in done.stdout.splitlines())
     return frozenset(pair[0] for pair in pairs if len(pair) == 2 and pair[1] not in ("not-installed", "config-files"))
 
@@ -113,7 +113,7 @@ def simulate(*words: str) -> list[str]:
     """The packages that ``apt-get purge`` would take with these words. Raises OriginError."""
     # What another one only recommends or suggests apt would keep (apt.conf(5)); `plan` sees to it that no more goes.
     alone = [f"-oAPT::AutoRemove::{kind}Important=false" for kind in ("Recommends", "Suggests")]
-    done = _gone.run("apt-get", "--simulate", "--quiet", "--yes", *alone, "purge", *words)
+    done = _program.run("apt-get", "--simulate", "--quiet", "--yes", *alone, "purge", *words)
     if done.returncode:
         said = " ".join(done.stderr.split())
         raise OriginError(f"apt cannot remove {' '.join(words)} ({said}): no package was removed")
@@ -129,8 +129,8 @@ def kept_by_docker(names: Sequence[str]) -> tuple[list[str], list[str]]:
     if not of_docker:
         return [], []
     kinds = {"containers": ("container", "ls", "--all"), "images": ("image", "ls"), "volumes": ("volume", "ls")}
-    answers = {kind: _gone.run("docker", *words, "--quiet", timeout_s=60) for kind, words in kinds.items()}
-    if any(answer.returncode == _gone.NO_PROGRAM for answer in answers.values()):
+    answers = {kind: _program.run("docker", *words, "--quiet", timeout_s=60) for kind, words in kinds.items()}
+    if any(answer.returncode == _program.NO_PROGRAM for answer in answers.values()):
         # Its installation was cut short, or its client removed: it has nothing that could be asked for.
         return [], []
     if any(answer.returncode for answer in answers.values()):
@@ -145,7 +145,7 @@ def needed(names: Sequence[str]) -> frozenset[str]:
     """All packages that these need, directly or not."""
     kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
     words = ["--recurse", "--installed", *(f"--no-{kind}" for kind in kinds)]
-    said = _gone.run("apt-cache", "depends", *words, *names).stdout if names else ""
+    said = _program.run("apt-cache", "depends", *words, *names).stdout if names else ""
     # "  Depends: name" and "    name", one that provides it; in <…> what is only provided.
     names_said = (line.rpartition(" ")[2].strip("<>") for line in said.splitlines())
     return frozenset(name.partition(":")[0] for name in names_said)
@@ -153,7 +153,7 @@ def needed(names: Sequence[str]) -> frozenset[str]:
 
 def manual_packages() -> frozenset[str]:
     """What somebody asked apt for by name."""
-    return frozenset(_gone.run("apt-mark", "showmanual").stdout.split())
+    return frozenset(_program.run("apt-mark", "showmanual").stdout.split())
 
 
 def purge(packages: Sequence[str], lock_timeout_s: float) -> None:
@@ -162,7 +162,7 @@ def purge(packages: Sequence[str], lock_timeout_s: float) -> None:
         return
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     waits = f"DPkg::Lock::Timeout={int(lock_timeout_s)}"
-    done = _gone.run("apt-get", "--quiet", "--yes", "-o", waits, "purge", *packages, timeout_s=_APT_S)
+    done = _program.run("apt-get", "--quiet", "--yes", "-o", waits, "purge", *packages, timeout_s=_APT_S)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or done.stderr.splitlines()[-1:]
         raise OriginError(f"{', '.join(packages)} could not be removed ({' '.join(said)})")

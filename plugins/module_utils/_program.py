@@ -1,16 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that are asked while other things are read. Standard library only: it runs on a fresh host.
+"""Programs, run to their end or asked while other things are read. Standard library only: it runs on a fresh host.
 
 PRIVATE to the collection.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 
+# A shell's exit code where it finds no program, and that of timeout(1).
+NO_PROGRAM, LATE = 127, 124
+# systemd gives an engine its own time to stop, which is minutes for a large one.
+_END_S = 900.0
+PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 _KILLED_WITHIN_S = 0.2
+
+
+def run(*command: str, timeout_s: float = _END_S) -> subprocess.CompletedProcess[str]:
+    """The program's end, with what it said; NO_PROGRAM as exit code where there is none, LATE where it did not end."""
+    program = shutil.which(command[0], path=PROGRAMS)
+    if program is None:
+        return subprocess.CompletedProcess(command, NO_PROGRAM, "", f"{command[0]} is not installed")
+    try:
+        return subprocess.run(  # pylint: disable=ansible-bad-function
+            (program, *command[1:]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, LATE, "", f"no end after {timeout_s:.0f} s")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,8 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would go.
@@ -44,10 +46,6 @@ attributes:
   diff_mode:
     description: A line for everything that goes, without its content.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 """
 
 EXAMPLES = r"""

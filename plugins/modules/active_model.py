@@ -80,6 +80,8 @@ options:
       - The change to wait for, as the RV(attach) of an earlier run.
       - For the module's action plugin, which shows progress between two waits.
     type: str
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Plans the change, tells its steps, and fails where it could not begin.
@@ -87,10 +89,6 @@ attributes:
   diff_mode:
     description: What runs in the lane before and after, and what starts at boot where that changes.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 seealso:
   - module: hearth.spark.engine_health
 """

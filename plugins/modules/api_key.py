@@ -43,6 +43,8 @@ options:
   sha256:
     description: The SHA-256 of a new key's secret, as hexadecimal. The action plugin makes a secret, and gives this.
     type: str
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would change. No secret is shown.
@@ -50,10 +52,6 @@ attributes:
   diff_mode:
     description: The list of keys before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: The secret is made and shown on the controller.
     support: full

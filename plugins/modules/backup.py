@@ -27,6 +27,8 @@ options:
   dest:
     description: The archive on the box, which the action plugin chooses and fetches.
     type: path
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be saved; nothing is written.
@@ -34,10 +36,6 @@ attributes:
   diff_mode:
     description: There is nothing to compare with.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: Fetches the archive and looks at it on the controller.
     support: full
@@ -80,7 +78,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _backup, _gone, _hearth
+from ansible_collections.hearth.spark.plugins.module_utils import _backup, _gone, _hearth, _program
 
 
 def main() -> None:
@@ -119,7 +117,7 @@ def main() -> None:
 def boot_units() -> list[str]:
     """The units of engines that start at boot."""
     words = ("--no-legend", "--no-pager", "--full", "hearth-engine-*.service")
-    return sorted(unit.name for unit in _gone.units("", _gone.run("systemctl", "list-unit-files", *words).stdout))
+    return sorted(unit.name for unit in _gone.units("", _program.run("systemctl", "list-unit-files", *words).stdout))
 
 
 if __name__ == "__main__":

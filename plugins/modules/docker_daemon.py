@@ -52,6 +52,8 @@ options:
     description: Seconds to wait for a change of engines to end.
     type: float
     default: 60
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be done; the settings are validated as well.
@@ -59,10 +61,6 @@ attributes:
   diff_mode:
     description: The settings that differ.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 """
 
 EXAMPLES = r"""

@@ -39,17 +39,9 @@ options:
     description: >-
       A text to embed. The answer must be a vector of numbers. With O(expected) those are asked that make embeddings.
     type: str
-attributes:
-  check_mode:
-    description: Reads only, so check mode is the same.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
+extends_documentation_fragment:
+  - hearth.spark.attributes
+  - hearth.spark.attributes.info
 """
 
 EXAMPLES = r"""

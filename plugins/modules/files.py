@@ -75,6 +75,8 @@ options:
         description: Shell pattern of the names to remove.
         type: str
         required: true
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would change.
@@ -82,10 +84,6 @@ attributes:
   diff_mode:
     description: One diff a path; secrets are left out.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: Templates are rendered on the controller.
     support: full

@@ -21,6 +21,8 @@ options:
     type: list
     elements: path
     required: true
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be done.
@@ -28,10 +30,6 @@ attributes:
   diff_mode:
     description: What is done, in words.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 seealso:
   - module: hearth.spark.api_key
 """

@@ -49,6 +49,8 @@ options:
     description: For the action plugin only; who must be allowed to become root on the box.
     type: str
     default: ""
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would change; the configuration is looked at, and the login is tried.
@@ -56,10 +58,6 @@ attributes:
   diff_mode:
     description: One diff a file.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: The login is made on the controller.
     support: full

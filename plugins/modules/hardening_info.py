@@ -26,17 +26,9 @@ options:
     description: The name that the user is to have who may forward to the gateway.
     type: str
     default: tunnel
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
+extends_documentation_fragment:
+  - hearth.spark.attributes
+  - hearth.spark.attributes.info
 """
 
 EXAMPLES = r"""
@@ -84,13 +76,12 @@ lines:
 
 import pwd
 import re
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _secrets, _sshd
+from ansible_collections.hearth.spark.plugins.module_utils import _program, _secrets, _sshd
 
 # By this comment the role knows its own users.
 _TUNNEL = "Hearth tunnel"
@@ -141,11 +132,8 @@ def main() -> None:
 
 def _socket() -> str:
     """Where systemd listens for sshd; empty where it does not."""
-    command = ["systemctl", "show", "ssh.socket", "--property=ActiveState,Listen"]
-    with suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
-        return said if "ActiveState=active" in said else ""
-    return ""
+    said = _program.run("systemctl", "show", "ssh.socket", "--property=ActiveState,Listen", timeout_s=20).stdout
+    return said if "ActiveState=active" in said else ""
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ options:
     description: Whether systemd's own settings were changed, so that it has to read them again.
     type: bool
     default: false
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be done.
@@ -63,10 +65,6 @@ attributes:
   diff_mode:
     description: The actions.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 """
 
 EXAMPLES = r"""

@@ -171,6 +171,8 @@ options:
       - The work to wait for, as the RV(attach) of an earlier run.
       - For the module's action plugin, which shows progress between two waits.
     type: str
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be brought and for whom, without a byte of it.
@@ -178,10 +180,6 @@ attributes:
   diff_mode:
     description: What engines run from before and after, and what would be brought.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: Recipes are read on the controller, and progress is shown there.
     support: full

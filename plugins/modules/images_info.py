@@ -13,17 +13,9 @@ description:
   - Asks Docker and what Hearth knows of images; no registry.
   - Runs with the interpreter of C(/opt/hearth/venv), which the role C(hearth.spark.runtime) makes.
 options: {}
-attributes:
-  check_mode:
-    description: It changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
+extends_documentation_fragment:
+  - hearth.spark.attributes
+  - hearth.spark.attributes.info
 seealso:
   - module: hearth.spark.images
 """

@@ -221,6 +221,8 @@ options:
       - The download to wait for, as the RV(attach) of an earlier run.
       - For the module's action plugin, which shows progress between two waits.
     type: str
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: >-
@@ -230,10 +232,6 @@ attributes:
   diff_mode:
     description: Commit, files and size of each model before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
 notes:
   - Where V(present) or V(verified) replaces files that a running engine has open, the engine goes on with the old ones
     until it is started again, and there is a warning that says so.

@@ -18,17 +18,9 @@ options:
     description: The folder of all models.
     type: path
     required: true
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
+extends_documentation_fragment:
+  - hearth.spark.attributes
+  - hearth.spark.attributes.info
 seealso:
   - module: hearth.spark.model
 """

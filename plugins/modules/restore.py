@@ -30,6 +30,8 @@ options:
   src:
     description: The archive on the box, which the action plugin chooses and brings.
     type: path
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be put back.
@@ -37,10 +39,6 @@ attributes:
   diff_mode:
     description: There are secrets in it; no content is shown.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: Looks at the archive on the controller, and brings it.
     support: full
@@ -77,7 +75,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _backup, _gone, _restore
+from ansible_collections.hearth.spark.plugins.module_utils import _backup, _gone, _program, _restore
 
 _ENGINES = "hearth-engine-*.service"
 _GATEWAY = "hearth-gateway.service"
@@ -118,8 +116,8 @@ def main() -> None:
 def follow(manifest: _backup.Manifest, places: list[_restore.Place]) -> tuple[list[tuple[str, ...]], list[str]]:
     """What systemd has to do for it, and sentences on what cannot be as it was."""
     words = ("--no-legend", "--no-pager", "--full", _ENGINES)
-    files = _gone.run("systemctl", "list-unit-files", *words).stdout
-    listed = _gone.run("systemctl", "list-units", "--all", "--plain", *words).stdout
+    files = _program.run("systemctl", "list-unit-files", *words).stdout
+    listed = _program.run("systemctl", "list-units", "--all", "--plain", *words).stdout
     here = {line.split()[0] for line in files.splitlines() if line.strip()}
     boot = {unit.name for unit in _gone.units("", files)}
     wanted = set(manifest.boot)
@@ -143,7 +141,7 @@ def follow(manifest: _backup.Manifest, places: list[_restore.Place]) -> tuple[li
 def _carry_out(commands: list[tuple[str, ...]]) -> None:
     failed = []
     for command in commands:
-        done = _gone.run(*command)
+        done = _program.run(*command)
         if done.returncode:
             failed.append(f"{' '.join(command)} failed ({' '.join(done.stderr.split())})")
     if failed:

@@ -33,17 +33,9 @@ options:
     type: list
     elements: str
     default: []
-attributes:
-  check_mode:
-    description: Reads only, so check mode is the same.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
+extends_documentation_fragment:
+  - hearth.spark.attributes
+  - hearth.spark.attributes.info
 """
 
 EXAMPLES = r"""

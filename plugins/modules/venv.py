@@ -43,6 +43,8 @@ options:
     description: Environment variables for pip, such as V(PIP_INDEX_URL).
     type: dict
     default: {}
+extends_documentation_fragment:
+  - hearth.spark.attributes
 attributes:
   check_mode:
     description: Says what would be built and linked.
@@ -50,10 +52,6 @@ attributes:
   diff_mode:
     description: The steps, in words.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: posix
   action:
     description: The project is read on the controller.
     support: full

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.hearth.spark.plugins.doc_fragments.attributes import ModuleDocFragment
+
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
 MODULES = sorted(path for path in (ROOT / "plugins" / "modules").glob("*.py") if path.name != "__init__.py")
@@ -116,12 +118,21 @@ def test_module_is_documented(module: Path, part: str) -> None:
     assert yaml.safe_load(text), f"{part} of {module.name} is empty"
 
 
+def attributes(documentation: dict[str, Any]) -> set[str]:
+    """What a module says of itself, with what it takes from the fragments."""
+    found = set(documentation.get("attributes", {}))
+    for name in documentation.get("extends_documentation_fragment", []):
+        part = name.removeprefix("hearth.spark.attributes").lstrip(".").upper() or "DOCUMENTATION"
+        found |= set(yaml.safe_load(getattr(ModuleDocFragment, part))["attributes"])
+    return found
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
 def test_module_documents_its_attributes(module: Path) -> None:
     documentation = yaml.safe_load(assigned_string(module, "DOCUMENTATION") or "")
 
     assert documentation["module"] == module.stem
-    assert {"check_mode", "diff_mode"} <= set(documentation["attributes"])
+    assert {"check_mode", "diff_mode"} <= attributes(documentation)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.hearth.spark.plugins.module_utils import _gone
+from ansible_collections.hearth.spark.plugins.module_utils import _program
 from ansible_collections.hearth.spark.plugins.modules import absent
 
 LISTED = """\
@@ -55,7 +55,7 @@ class Programs:
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     played = Programs()
     played.says |= {"systemctl list-units": LISTED, "systemctl list-unit-files": FILES}
-    monkeypatch.setattr(_gone, "run", played)
+    monkeypatch.setattr(_program, "run", played)
     monkeypatch.setattr("shutil.which", lambda name, **_: f"/usr/bin/{name}")
     return played
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.hearth.spark.plugins.module_utils import _backup, _gone, _restore
+from ansible_collections.hearth.spark.plugins.module_utils import _backup, _program, _restore
 from ansible_collections.hearth.spark.plugins.modules import restore
 
 A, B = "hearth-engine-a.service", "hearth-engine-b.service"
@@ -24,7 +24,7 @@ def _systemd(monkeypatch: pytest.MonkeyPatch) -> None:
         }
         return subprocess.CompletedProcess(command, 0, said[command[1]], "")
 
-    monkeypatch.setattr(_gone, "run", run)
+    monkeypatch.setattr(_program, "run", run)
 
 
 def follow(boot: list[str], *paths: str) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.hearth.spark.plugins.module_utils import _gone, _origin
+from ansible_collections.hearth.spark.plugins.module_utils import _origin, _program
 from ansible_collections.hearth.spark.plugins.modules import origin as module
 
 BEFORE = _origin.Origin(packages=frozenset({"base", "orphan", "tool"}), paths={})
@@ -92,7 +92,7 @@ class TestDocker:
             code, words = says.get(command[1], (0, ""))
             return subprocess.CompletedProcess(command, code, words, "")
 
-        monkeypatch.setattr(_gone, "run", run)
+        monkeypatch.setattr(_program, "run", run)
         return says
 
     def test_an_empty_one_may_go(self, says: dict[str, tuple[int, str]]) -> None:

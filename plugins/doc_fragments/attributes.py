@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What modules say of themselves alike."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """``hearth.spark.attributes``: it runs on any box; ``.info``: and changes nothing there."""
+
+    DOCUMENTATION = r"""
+options: {}
+attributes:
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: posix
+"""
+
+    INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
