@@ -250,7 +250,7 @@ class TestEngines:
         return run.code, run.flat
 
     def test_a_restart_waits_for_answers_under_way_and_engines_are_as_they_were(self, stage: Stage) -> None:
-        stage.mood("big", "drip 45")
+        stage.mood("big", "drip 20")
         stage.box.out("systemctl restart hearth-engine-big")
         boots, before = stage.boots(), stage.invocations()
         stream = stage.stream("big")
@@ -259,8 +259,8 @@ class TestEngines:
         code, said = self.change(stage, '{"features":{"cdi":true}}')
 
         assert code == 0, said
-        assert '"drained": 1' in said
-        assert '"restored": [ "big", "helper" ]' in said
+        assert "drained: 1 " in said
+        assert "restored: - big - helper " in said
         assert stage.stream_ended_well(stream)
         assert "/etc/cdi" in stage.box.out("docker info --format '{{.CDISpecDirs}}'")
         assert (stage.active(), stage.boots()) == (["big", "helper"], boots)
