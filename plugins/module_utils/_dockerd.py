@@ -14,14 +14,21 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _daemon_back, _facts, _fileset, _program
+from ansible_collections.hearth.spark.plugins.module_utils import (
+    _aside,
+    _daemon,
+    _daemon_back,
+    _facts,
+    _fileset,
+    _program,
+)
 
 SETTINGS = Path("/etc/docker/daemon.json")
 SOCKET = Path("/run/docker.sock")
@@ -34,10 +41,6 @@ _SERVICE = "docker.service"
 _SYSTEMCTL_S = 300.0
 _ANSWER_S, _INTERVAL_S = 60.0, 0.2
 _PROGRAMS = _program.PROGRAMS
-
-# Does its argument, and has engines out of the way meanwhile; returns what that returned, and sentences on engines that
-# did not come back.
-Around = Callable[[Callable[[], str]], tuple[str, Sequence[str]]]
 
 
 class DockerError(Exception):
@@ -294,7 +297,7 @@ def _changed_s(path: Path) -> float:
         return 0.0
 
 
-def carry_out(dockerd: Dockerd, merged: _daemon.Merged, todo: Step, *, cdi: bool, around: Around) -> None:
+def carry_out(dockerd: Dockerd, merged: _daemon.Merged, todo: Step, *, cdi: bool, around: _aside.Around) -> None:
     """Write the file, which was validated, and do what was found to be done.
 
     Raises DockerError: with the old file back, and Docker running with it, where it does not run with the new one.
@@ -325,8 +328,3 @@ def _back(dockerd: Dockerd, verb: str, refused: str) -> str:
     again = dockerd.act("restart")
     ends = f"nor does it with the old ones, which are back ({again})" if again else "the old ones are back, and it runs"
     return f"Docker did not {verb} with its new settings ({refused}); {ends}"
-
-
-def plain(work: Callable[[], str]) -> tuple[str, Sequence[str]]:
-    """Where there are no engines."""
-    return work(), ()

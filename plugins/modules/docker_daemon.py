@@ -103,14 +103,11 @@ restored:
   sample: [scout]
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _dockerd, _dockerd_back, _hearth
+from ansible_collections.hearth.spark.plugins.module_utils import _aside, _daemon, _dockerd, _dockerd_back
 
 
 def main() -> None:
@@ -133,7 +130,7 @@ def main() -> None:
         return
     features = given["settings"].get("features")
     cdi = isinstance(features, dict) and features.get("cdi") is True
-    engines = _Engines(module)
+    engines = _aside.Engines(module, _dockerd.DockerError, drain_s=given["drain"], lock_timeout_s=given["lock_timeout"])
     try:
         merged = _daemon.merge(dockerd.text(), given["settings"], given["defaults"])
         if merged.changed:
@@ -181,40 +178,6 @@ def _take_back(module: AnsibleModule, dockerd: _dockerd.Dockerd) -> None:
         told=list(back.told),
         diff=back.diff,
     )
-
-
-class _Engines:
-    """Has them out of the way while Docker restarts, where there are any."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self._module = module
-        self.drained = 0
-        self.restored: list[str] = []
-
-    def __call__(self, work: Callable[[], str]) -> tuple[str, Sequence[str]]:
-        try:
-            from hearth import contract
-        except ImportError:
-            return _dockerd.plain(work)
-        if not contract.PATH.exists():
-            return _dockerd.plain(work)
-        _hearth.require(self._module)
-        from hearth.errors import ContractError, HearthError
-        from hearth.switching.around import around
-
-        given: dict[str, Any] = self._module.params
-        try:
-            known = contract.load()
-        except ContractError:
-            # Of another version, and to be written anew; systemd starts again what ran.
-            return _dockerd.plain(work)
-        try:
-            wanted = {"drain_s": given["drain"], "lock_timeout_s": given["lock_timeout"]}
-            done = asyncio.run(around(known, work, **wanted))
-        except HearthError as error:
-            raise _dockerd.DockerError(str(error)) from None
-        self.drained, self.restored = done.drained, list(done.restored)
-        return done.said, done.failures
 
 
 if __name__ == "__main__":

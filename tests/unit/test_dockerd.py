@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.hearth.spark.plugins.module_utils import _daemon, _dockerd
+from ansible_collections.hearth.spark.plugins.module_utils import _aside, _daemon, _dockerd
 from ansible_collections.hearth.spark.plugins.modules import docker_daemon
 from hearth import contract
 
@@ -74,7 +74,7 @@ def ask(docker: Docker) -> Callable[..., str]:
     """Have Docker run with settings; gives the verb that this took. Raises DockerError."""
 
     def ask(
-        settings: dict[str, Any] | None = None, around: _dockerd.Around = _dockerd.plain, since: Sequence[Path] = ()
+        settings: dict[str, Any] | None = None, around: _aside.Around = _aside.plain, since: Sequence[Path] = ()
     ) -> str:
         settings = settings or {}
         merged = _daemon.merge(docker.text(), settings, {})
