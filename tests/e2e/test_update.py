@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""update.yml takes a box forward in steps, and back where it is not well. Its packages come from a source on the box."""
+"""update.yml takes a box forward in steps, and back where it is not well. Its packages come from the box itself."""
 
 from __future__ import annotations
 
@@ -87,10 +87,8 @@ def archive(box: Box) -> Iterator[Archive]:
     made.install("lab-editor", "lab-service", "linux-image-lab", "docker-lab")
     box.out("apt-mark auto lab-editor")
     yield made
-    box.sh(
-        "apt-get purge -qy 'lab-*' linux-image-lab docker-lab 'new-lab'; rm -rf /srv/lab /srv/tree-* /etc/apt/preferences.d/lab"
-    )
-    box.sh("rm -f /etc/apt/sources.list.d/lab.list; rm -rf /var/lib/hearth/updates; apt-get update")
+    box.sh("apt-get purge -qy 'lab-*' linux-image-lab docker-lab new-lab; apt-get update")
+    box.sh("rm -rf /srv/lab /srv/tree-* /etc/apt/*.d/lab /etc/apt/*.d/lab.list /var/lib/hearth/updates")
 
 
 def test_check_mode_shows_what_would_change_and_changes_nothing(box: Box, archive: Archive) -> None:
