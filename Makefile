@@ -13,11 +13,13 @@ BIN := $(ROOT)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 INVENTORY ?= inventory/spark.yml
-SCENARIO ?= default switch models gateway gpu images
+# What every change is tested by, and what else there is: make test-thorough has that.
+SCENARIO ?= default switch gateway
+THOROUGH := models images gpu host hardening
 # More words for ansible-playbook, molecule or pytest, for example ARGS="--check --diff".
 ARGS ?=
 
-.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-latency bench-switch soak lint sanity unit molecule e2e e2e-maintenance lab build catalog lock clean FORCE
+.PHONY: help demo demo-down site test test-contract test-vllm bench-resolve bench-download bench-gateway bench-latency bench-switch soak lint sanity unit molecule e2e e2e-thorough test-thorough lab build catalog lock clean FORCE
 
 
 help: ## this list
@@ -43,6 +45,10 @@ test: .venv/.ready ## lint, sanity and unit two at a time, then molecule, then e
 	  $(MAKE) -C $(ROOT) $$stage || { echo "make test: it failed in $${stage#-j2 -O }. Once mended, 'make $${stage##* }' and the like run alone." >&2; exit 1; }; \
 	done
 
+test-thorough: .venv/.ready ## what make test leaves out: five more scenarios, faults, kills and whole lives of a box; an hour and a half
+	@$(MAKE) -C $(ROOT) molecule SCENARIO="$(THOROUGH)"
+	@$(MAKE) -C $(ROOT) e2e-thorough
+
 lint: .venv/.ready ## ansible-lint, ruff, mypy, yamllint, antsibull-docs, shellcheck
 	@cd $(ROOT) && scripts/lint.sh
 
@@ -52,7 +58,7 @@ sanity: .venv/.ready ## ansible-test sanity
 unit: .venv/.ready ## unit tests, by two processes
 	@cd $(ROOT) && $(BIN)/python -m pytest tests/unit -n 2 $(ARGS)
 
-molecule: .venv/.ready ## scenarios, each on a box of its own, two at a time: SCENARIO=default, switch, models, gateway, gpu, images, host, hardening, vllm or all
+molecule: .venv/.ready ## scenarios, each on a box of its own, two at a time: SCENARIO="default switch", models, gateway, gpu, images, host, hardening, vllm or all
 	@$(ROOT)/lab/up.sh
 	@$(MAKE) -C $(ROOT) -j2 $(if $(word 2,$(SCENARIO)),LOG_ONLY=yes) $(SCENARIO:%=molecule-%)
 
@@ -63,11 +69,11 @@ molecule-%: .venv/.ready
 # Files of tests stay whole and come in the order of tests/e2e/conftest.py.
 e2e: .venv/.ready ## tests that take a whole box or an installed artifact, on two boxes; ARGS="-k crash", ARGS="-n 0" for one
 	@$(ROOT)/lab/tools.sh ssh=openssh-client
-	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder -m "not maintenance" $(ARGS)
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder -m "not thorough" $(ARGS)
 
-e2e-maintenance: .venv/.ready ## uninstall, backup and restore, on boxes of their own; 15 minutes
-	@$(ROOT)/lab/up.sh
-	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder -m maintenance $(ARGS)
+e2e-thorough: .venv/.ready ## those that take longest: what else can fail, uninstall, backup, updates
+	@$(ROOT)/lab/tools.sh ssh=openssh-client
+	@cd $(ROOT) && $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --no-loadscope-reorder -m thorough $(ARGS)
 
 test-contract: .venv/.ready ## every model's flags, asked of the engines' own parsers (6 GB below .cache)
 	@cd $(ROOT) && scripts/engines-venv.sh

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from boxes import Box, Run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

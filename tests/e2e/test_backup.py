@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from boxes import Box
 
-pytestmark = pytest.mark.maintenance
+pytestmark = pytest.mark.thorough
 
 BACKUP, RESTORE = "playbooks/backup.yml", "playbooks/restore.yml"
 LEARNED = "/var/lib/hearth/measured.json"

@@ -16,6 +16,8 @@ import pytest
 from boxes import ROOT, Box, brought_up
 from sampler import Stage
 
+pytestmark = pytest.mark.thorough
+
 ROLE = ("site.yml", "--tags", "container_toolkit")
 TOOLKIT = ROOT / ".cache/lab/toolkit"
 REPOSITORY = "http://127.0.0.1:9500/stable/deb/$(ARCH) /"

@@ -18,7 +18,7 @@ from hearth.download import ExtraFile, Progress, present, read
 SIZE = 300_000
 
 
-pytestmark = pytest.mark.usefixtures("others_stay_untouched")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("others_stay_untouched")]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408])

@@ -22,6 +22,8 @@ from hearth.download import (
 )
 from hearth.errors import HearthError
 
+pytestmark = pytest.mark.thorough
+
 
 def test_nothing_to_do_offline_does_not_even_import_the_hub_library(hub: TestHub, repo: Repo, folder: Path) -> None:
     present(ask(hub, folder))

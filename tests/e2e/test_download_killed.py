@@ -15,6 +15,8 @@ from downloads import Fault, Repo, Run, TestHub, ask, contents, model, noise
 from hearth.download import present, read
 from hearth.download.pieces import PIECE
 
+pytestmark = pytest.mark.thorough
+
 WEIGHTS = 6_000_000
 # What a connection may have sent that was not written yet: a piece, and the buffers of two sockets.
 IN_FLIGHT = PIECE + 512 * 1024
@@ -86,7 +88,6 @@ def test_a_file_that_was_complete_when_it_was_killed_is_not_asked_for_again(
     assert contents(folder) == model(weights=WEIGHTS)
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_step_of_an_update_leaves_the_old_model_or_the_new_one(
     hub: TestHub, repo: Repo, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from hearth.download import ExtraFile, present
 SIZE = 300_000
 
 
-pytestmark = pytest.mark.usefixtures("others_stay_untouched")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("others_stay_untouched")]
 
 
 def test_the_token_does_not_follow_a_redirect_to_another_host(

@@ -11,6 +11,8 @@ from downloads import Fault, Repo, Run, TestHub, ask, contents, noise, sentence
 
 from hearth.download import present
 
+pytestmark = pytest.mark.thorough
+
 SIZE = 40_000_000
 FILES = {"model.safetensors": noise(SIZE), "config.json": b"{}"}
 

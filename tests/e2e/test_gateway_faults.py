@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from callers import ENDLESS, Answer, Door, together
 
+pytestmark = pytest.mark.thorough
+
 
 def in_the_end(door: Door, model: str, timeout_s: float = 60) -> Answer:
     """Ask until it answers, as a client does that minds Retry-After; every other answer says why not."""

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from boxes import Box
 
+pytestmark = pytest.mark.thorough
+
 MANAGER = "org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager"
 ASK = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8009/v1/models"
 # A unit that would run a program of the caller's as root.

@@ -18,6 +18,8 @@ from workshop import Workshop
 
 from ansible_collections.hearth.spark.plugins.module_utils import _recipes
 
+pytestmark = pytest.mark.thorough
+
 SLOW = """RUN echo first && head -c 16 /dev/urandom | od -x >/first
 RUN for i in $(seq 300); do echo working $i; sleep 1; done
 """

@@ -14,6 +14,8 @@ import pytest
 from boxes import Box, Run
 from wharf import CUT, FOLDER, LOGIN, OPEN, PASSWORD, SIZE, USER, Wharf
 
+pytestmark = pytest.mark.thorough
+
 UNITS = "systemctl list-units --no-legend --plain 'hearth-images-*' | awk '{print $1}'"
 FETCHING = "engine@sha256:"
 

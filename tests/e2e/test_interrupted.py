@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from boxes import Box
+
+pytestmark = pytest.mark.thorough
 
 # What site.yml makes: kind, mode, owner and content of it all, but for the key, which is each box's own.
 STATE = r"""

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from boxes import ROOT, Box, Run
 
+pytestmark = pytest.mark.thorough
+
 STORE = "/home/spark/ai/models/ollama"
 SIZE = 3_001_100
 PULLS = "docker ps --all --quiet --filter label=hearth.pull"

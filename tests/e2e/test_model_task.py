@@ -17,6 +17,8 @@ import pytest
 from boxes import ROOT, Box, Run
 from downloads import Fault, Repo, TestHub, noise
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = "/home/spark/ai/models/e2e"
 TOKEN = "hf_ThisTokenIsOfTheTest"
 UNITS = "systemctl list-units --no-legend --plain 'hearth-download-*' | awk '{print $1}'"

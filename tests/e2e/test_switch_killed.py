@@ -10,6 +10,8 @@ from __future__ import annotations
 import pytest
 from sampler import Stage
 
+pytestmark = pytest.mark.thorough
+
 
 def kill_at(stage: Stage, step: str) -> None:
     """Switch from big to other, slowly where needed, and kill that at the step; then all is quick again."""

@@ -11,7 +11,7 @@ import pytest
 from boxes import Box, brought_up
 from downloads import TestHub
 
-pytestmark = pytest.mark.maintenance
+pytestmark = pytest.mark.thorough
 
 UNINSTALL = "playbooks/uninstall.yml"
 CONFIRMED = (UNINSTALL, "-e", "confirm=yes")

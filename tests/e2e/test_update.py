@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from boxes import Box
 
-pytestmark = pytest.mark.maintenance
+pytestmark = pytest.mark.thorough
 
 UPDATE = "playbooks/update.yml"
 SERVICE = """[Unit]
