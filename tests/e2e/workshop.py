@@ -24,17 +24,6 @@ from ansible_collections.hearth.spark.plugins.module_utils import _recipes
 RECIPES = "/var/lib/hearth/recipes"
 LOG = "/var/log/hearth/build-{}.log"
 REGISTRY = "registry.hearth.test:5000"
-# Debian's packages of what the recipes install, so that their own step finds them there; a mirror that lags behind
-# serves an index past its date.
-_TOOLS = """
-FROM {base}
-RUN echo 'Acquire::Check-Valid-Until "false";' >/etc/apt/apt.conf.d/lab \\
- && apt-get update \\
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates ccache g++ git \\
-      ibverbs-providers libibverbs1 librdmacm1t64 python3 python3-dev python3-pip python3-venv unzip
-COPY ca /usr/local/share/ca-certificates
-RUN update-ca-certificates
-"""
 # The box half, as the job of images calls it; a line of JSON for whatever is told.
 _SCRIPT = """
 import json, sys
@@ -160,10 +149,11 @@ class Workshop:
         """An image in the lab's registry, by digest: what recipes find in their base images, but for CUDA and torch."""
         if not self._tools:
             name = f"{REGISTRY}/recipe-tools:{self.box.name}"
-            text = shlex.quote(_TOOLS.format(base=self.box.image))
+            text = shlex.quote((ROOT / "lab/recipe_tools/Dockerfile").read_text(encoding="utf-8"))
             self.box.out(
                 "mkdir -p /srv/tools/ca && cp /usr/local/share/ca-certificates/*.crt /srv/tools/ca/ && "
-                f"printf %s {text} >/srv/tools/Dockerfile && docker build -q -t {name} /srv/tools && "
+                f"printf %s {text} >/srv/tools/Dockerfile && "
+                f"docker build -q --build-arg BASE={self.box.image} -t {name} /srv/tools && "
                 f"docker push -q {name}",
                 timeout_s=900,
             )
