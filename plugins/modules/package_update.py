@@ -133,7 +133,7 @@ import fcntl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ def _confirm(module: AnsibleModule, step: _upgrade.Step) -> None:
     book = step.book()
     change = book is not None and book.state == _updates.INSTALLED
     if book is not None and change and not module.check_mode:
-        step.write(_updates.replace(book, state=_updates.CONFIRMED))
+        step.write(replace(book, state=_updates.CONFIRMED))
     _exit(module, step, change, ())
 
 

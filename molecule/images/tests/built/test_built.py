@@ -36,4 +36,5 @@ def test_encodings_and_packages_are_for_everybody(host: Host, ref: str) -> None:
     run = f"docker run --rm --user 4711 --entrypoint sh {ref} -c"
 
     assert host.check_output(f"{run} 'cat /opt/tiktoken/*'") == "cl100k of the lab\no200k of the lab"
-    assert host.check_output(f"{run} 'python3 -c \"import packaging; print(packaging.__file__)\"'").startswith("/opt/venv/")
+    package = host.check_output(f"{run} 'python3 -c \"import packaging; print(packaging.__file__)\"'")
+    assert package.startswith("/opt/venv/")
