@@ -71,7 +71,7 @@ class Step:
     ) -> None:
         self.folder = folder / name
         self._pins = (scratch or self.folder) / "preferences"
-        self.log = folder / "apt.log"
+        self.log = self.folder / "apt.log"
         self._hold, self._only = hold, only
         self._lock = f"-oDPkg::Lock::Timeout={int(lock_timeout_s)}"
         self._run = run
