@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _openpgp
+from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _openpgp, _program
 
 _UPDATE_S = 300.0
 _LOCK_INTERVAL_S = 2.0
@@ -183,20 +182,7 @@ def _words(said: str) -> str:
 
 
 def _output(*command: str) -> tuple[int, str]:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_UPDATE_S,
-            check=False,
-            # Its words are looked at.
-            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-        )
-    except FileNotFoundError:
-        return 1, f"E: {command[0]} is not on this host"
-    except subprocess.TimeoutExpired:
-        return 1, f"E: {command[0]} did not end within {_UPDATE_S:g} s"
+    done = _program.run(*command, timeout_s=_UPDATE_S)
+    if done.returncode in (_program.NO_PROGRAM, _program.LATE):
+        return 1, f"E: {command[0]}: {done.stderr}"
     return done.returncode, done.stdout + done.stderr

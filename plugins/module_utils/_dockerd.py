@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -40,7 +38,6 @@ _SERVICE = "docker.service"
 # systemd gives containers and Docker itself 90 s each to end, and Docker 90 s more to start (DefaultTimeout*Sec).
 _SYSTEMCTL_S = 300.0
 _ANSWER_S, _INTERVAL_S = 60.0, 0.2
-_PROGRAMS = _program.PROGRAMS
 
 
 class DockerError(Exception):
@@ -103,20 +100,13 @@ class Dockerd:
 
     def validate(self, text: str) -> None:
         """Have dockerd itself look at it. Raises DockerError with its words."""
-        program = shutil.which("dockerd", path=_PROGRAMS)
-        if program is None:
-            return
         with tempfile.TemporaryDirectory() as folder:
             # Readable for root only: settings may have a proxy's password in them.
             trial = Path(folder, "daemon.json")
             trial.write_text(text, encoding="utf-8")
-            done = subprocess.run(
-                (program, "--validate", f"--config-file={trial}"),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+            done = _program.run("dockerd", "--validate", f"--config-file={trial}")
+        if done.returncode == _program.NO_PROGRAM:
+            return
         # Docker knows it since 23.0 only; an older one says so when it starts.
         if done.returncode and "unknown flag: --validate" not in done.stderr:
             words = " ".join((done.stderr or done.stdout).replace(str(trial), str(self._shown)).split())
@@ -210,9 +200,9 @@ class Dockerd:
         _output("systemctl", "reset-failed", _SERVICE, "docker.socket")
         if verb == "start":
             _output("systemctl", "enable", _SERVICE)
-        done = _run("systemctl", verb, _SERVICE)
-        if done is None or done.returncode:
-            return _said(begun_s) or " ".join((done.stderr if done else "systemctl gives no answer").split())
+        done = _program.run("systemctl", verb, _SERVICE, timeout_s=_SYSTEMCTL_S)
+        if done.returncode:
+            return _said(begun_s) or f"systemctl {verb}: {' '.join(done.stderr.split())}"
         deadline = time.monotonic() + _ANSWER_S
         while not self.answers():
             if time.monotonic() >= deadline:
@@ -234,24 +224,8 @@ class Dockerd:
             ) from None
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SYSTEMCTL_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
 def _output(*command: str) -> str:
-    done = _run(*command)
-    return done.stdout if done else ""
+    return _program.run(*command, timeout_s=_SYSTEMCTL_S).stdout
 
 
 def _said(since_s: float) -> str:

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ansible_collections.hearth.spark.plugins.module_utils import _fileset
+from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _program
 
 FOLDER = Path("/var/lib/hearth/hardening")
 SYSTEMD = Path("/etc/systemd/system")
@@ -81,10 +81,7 @@ class GuardedError(Exception):
 
 
 def _run(*words: str, may_fail: bool = False) -> subprocess.CompletedProcess[str]:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise GuardedError(f"{' '.join(words)}: {error}") from None
+    done = _program.run(*words, timeout_s=_TIMEOUT_S)
     if done.returncode and not may_fail:
         said = "; ".join((done.stderr or done.stdout).strip().splitlines())
         raise GuardedError(f"{' '.join(words)} failed ({said})")
@@ -179,9 +176,7 @@ def entry(path: Path, text: str | None, mode: str = "0644") -> _fileset.Entry:
 
 def check_firewall(text: str) -> None:
     """Does nft take these rules? Nothing is loaded. Raises GuardedError."""
-    done = subprocess.run(
-        ["nft", "-c", "-f", "-"], input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
+    done = _program.run("nft", "-c", "-f", "-", timeout_s=_TIMEOUT_S, given=text)
     if done.returncode:
         raise GuardedError(f"nft refuses these rules ({'; '.join(done.stderr.strip().splitlines()[:3])})")
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ansible_collections.hearth.spark.plugins.module_utils import _program
 
 KEPT = "var/lib/hearth/host.json"
 _HEADLESS = "multi-user.target"
@@ -64,17 +65,7 @@ class Host:
 
     def systemctl(self, *words: str) -> str:
         """What systemctl says. Raises GuardsError where it fails."""
-        try:
-            done = subprocess.run(
-                ["systemctl", "--no-pager", *words],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SYSTEMD_TIMEOUT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise GuardsError(f"systemctl {' '.join(words)} did not end well ({error})") from None
+        done = _program.run("systemctl", "--no-pager", *words, timeout_s=_SYSTEMD_TIMEOUT_S)
         if done.returncode:
             said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
             raise GuardsError(f"systemctl {' '.join(words)}: {said.rstrip('.')}; journalctl -u {words[-1]} says more")

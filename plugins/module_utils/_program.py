@@ -16,19 +16,23 @@ from dataclasses import dataclass
 NO_PROGRAM, LATE = 127, 124
 # systemd gives an engine its own time to stop, which is minutes for a large one.
 _END_S = 900.0
+# Where programs lie that a login's PATH may leave out.
 PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 _KILLED_WITHIN_S = 0.2
 
 
-def run(*command: str, timeout_s: float = _END_S) -> subprocess.CompletedProcess[str]:
-    """The program's end, with what it said; NO_PROGRAM as exit code where there is none, LATE where it did not end."""
-    program = shutil.which(command[0], path=PROGRAMS)
+def run(*command: str, timeout_s: float = _END_S, given: str = "") -> subprocess.CompletedProcess[str]:
+    """The program's end, with what it said; NO_PROGRAM as exit code where there is none, LATE where it did not end.
+
+    ``given``: what it reads.
+    """
+    program = shutil.which(command[0]) or shutil.which(command[0], path=PROGRAMS)
     if program is None:
         return subprocess.CompletedProcess(command, NO_PROGRAM, "", f"{command[0]} is not installed")
     try:
         return subprocess.run(  # pylint: disable=ansible-bad-function
             (program, *command[1:]),
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",

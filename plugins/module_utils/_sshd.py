@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ansible_collections.hearth.spark.plugins.module_utils import _program
+
 SSH = Path("/etc/ssh")
 _PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
 _TIMEOUT_S = 20.0
@@ -77,10 +79,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
             "there is no SSH server on this box: install openssh-server, log in by a key, and run this again"
         )
     _PRIVSEP.mkdir(mode=0o755, exist_ok=True)
-    try:
-        return subprocess.run([name, *words], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SshdError(f"{name} does not answer: {error}") from None
+    done = _program.run(name, *words, timeout_s=_TIMEOUT_S)
+    if done.returncode == _program.LATE:
+        raise SshdError(f"{name} does not answer: {done.stderr}")
+    return done
 
 
 def check(files: Mapping[Path, str | None], wanted: Mapping[str, str], ssh: Path = SSH) -> None:

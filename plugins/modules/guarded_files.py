@@ -87,12 +87,11 @@ machine:
 """
 
 import os
-import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _guarded, _sshd
+from ansible_collections.hearth.spark.plugins.module_utils import _fileset, _guarded, _program, _sshd
 
 Texts = dict[Path, "str | None"]
 
@@ -205,13 +204,7 @@ def _remove(guarded: _guarded.Guarded, texts: Texts, check: bool) -> _fileset.Re
 
 def _may_become_root(name: str) -> None:
     """Somebody who can come in must be able to mend things there. Raises GuardedError."""
-    words = ["sudo", "-n", "-l", "-U", name]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=20, check=False, env={**os.environ, "LC_ALL": "C"}
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise _guarded.GuardedError(f"{' '.join(words)}: {error}") from None
+    done = _program.run("sudo", "-n", "-l", "-U", name, timeout_s=20)
     if "may run the following commands" not in done.stdout:
         raise _guarded.GuardedError(
             f"{name} may not become root on this box (sudo -l -U {name}): name an administrator"

@@ -7,7 +7,6 @@ Files are real, below the test's folder; systemd and Docker are played.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.hearth.spark.plugins.module_utils import _aside, _daemon, _dockerd
+from ansible_collections.hearth.spark.plugins.module_utils import _aside, _daemon, _dockerd, _program
 from ansible_collections.hearth.spark.plugins.modules import docker_daemon
 from hearth import contract
 
@@ -302,7 +301,8 @@ def test_a_mark_before_the_text_is_no_part_of_it(docker: Docker) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_docker_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_dockerd, "_PROGRAMS", "/nonexistent")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(_program, "PROGRAMS", "/nonexistent")
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -312,7 +312,7 @@ def test_dockerd_looks_at_the_settings_before_they_land(
     program = tmp_path / "dockerd"
     program.write_text(f'#!/bin/sh\ngrep -q mtu "${{2#--config-file=}}" && echo "bad: $2" >&2\nexit {code}\n')
     program.chmod(0o755)
-    monkeypatch.setattr(_dockerd, "_PROGRAMS", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
     if not code:
         docker.validate('{"mtu": 1}')
@@ -330,7 +330,7 @@ def test_a_dockerd_that_cannot_look_is_not_asked(
     # As Docker 20.10 answers.
     program.write_text("#!/bin/sh\necho 'unknown flag: --validate' >&2\nexit 125\n")
     program.chmod(0o755)
-    monkeypatch.setattr(_dockerd, "_PROGRAMS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
 
     docker.validate('{"mtu": 1}')
 

@@ -15,7 +15,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from test_dockerd import CDI, Docker
 
-from ansible_collections.hearth.spark.plugins.module_utils import _dockerd, _dockerd_back
+from ansible_collections.hearth.spark.plugins.module_utils import _dockerd, _dockerd_back, _program
 from ansible_collections.hearth.spark.plugins.modules import docker_daemon
 from hearth import contract
 
@@ -32,7 +32,8 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     monkeypatch.setattr(_dockerd_back, "running", lambda _: False)
     monkeypatch.setattr(contract, "PATH", tmp_path / "engines.json")
     # Not this machine's own.
-    monkeypatch.setattr(_dockerd, "_PROGRAMS", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(_program, "PROGRAMS", "/nowhere")
     return played
 
 
