@@ -26,6 +26,7 @@ LONGEST = (
     "test_gateway_faults.py",
     "test_images.py",
     "test_uninstall.py",
+    "test_update.py",
     "test_backup.py",
     "test_site.py",
     "test_model_task.py",
