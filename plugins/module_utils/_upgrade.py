@@ -210,7 +210,7 @@ class Step:
         self.keep_way_back(changes)
         book = before if going_on and before else self._new_book(changes)
         self.write(replace(book, changes=changes))
-        said = self._work("apt-get", "--no-download", *self._upgrade()) if plan.changes else ""
+        said = self._work("apt-get", *self._upgrade()) if plan.changes else ""
         left = _updates.unlike(self.versions(), {one.name: one.after for one in changes})
         if said or left:
             return "; ".join([*([said] if said else []), *left[:3]])

@@ -70,7 +70,7 @@ class Played:
         for part, complaint in self.fails.items():
             if part in words:
                 return subprocess.CompletedProcess(words, 100, "", complaint)
-        if words.startswith("apt-get --no-download"):
+        if words.startswith("apt-get upgrade"):
             self.at_work()
             self.installed |= {name: newer for name, newer in self.newer.items() if not self._held(name, words)}
         elif words.startswith(("apt-get download", "dpkg-repack")):
@@ -90,7 +90,7 @@ class Played:
         return [start for words in self.said for start in beginnings if words.startswith(start)]
 
 
-WORK = ("apt-get --download-only", "apt-get download", "dpkg-repack", "apt-get --no-download", "apt-get install")
+WORK = ("apt-get --download-only", "apt-get download", "dpkg-repack", "apt-get upgrade", "apt-get install")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_nothing_is_installed_before_all_is_fetched_and_there_is_a_way_back(
     assert played.did(*WORK, "with begun") == [
         "apt-get --download-only",
         "apt-get download",
-        "apt-get --no-download",
+        "apt-get upgrade",
         "with begun",
     ]
     assert book(step).state == _updates.INSTALLED
@@ -156,11 +156,11 @@ def test_what_cannot_be_fetched_is_told_in_apts_words(step: _upgrade.Step, playe
 
     with pytest.raises(_upgrade.UpgradeError, match=r"not be fetched \(Failed to fetch http://x  404; and more\)"):
         step.install(step.plan())
-    assert played.did("apt-get --no-download") == []
+    assert played.did("apt-get upgrade") == []
 
 
 def test_an_installation_that_fails_stays_open(step: _upgrade.Step, played: Played) -> None:
-    played.fails = {"--no-download": "E: Sub-process /usr/bin/dpkg returned an error code (1)"}
+    played.fails = {"apt-get upgrade": "E: Sub-process /usr/bin/dpkg returned an error code (1)"}
 
     assert "Sub-process /usr/bin/dpkg returned an error code (1); curl is 1 and not 2" in step.install(step.plan())
     assert book(step).state == _updates.BEGUN
@@ -176,7 +176,7 @@ def test_a_unit_that_failed_since_then_is_named_and_one_from_before_is_not(step:
 def test_a_step_that_was_cut_off_goes_on_and_remembers_the_versions_of_before(
     step: _upgrade.Step, played: Played
 ) -> None:
-    played.fails = {"--no-download": "E: killed"}
+    played.fails = {"apt-get upgrade": "E: killed"}
     step.install(step.plan())
     played.fails = {}
     played.newer["curl"] = "3"
