@@ -268,6 +268,15 @@ class Step:
         if brought:
             self._run("apt-mark", "auto", *brought, timeout_s=_ASKED_S)
         self.write(replace(book, state=_updates.REVERTED))
+        self._start_again(book)
+
+    def _start_again(self, book: Book) -> None:
+        """Start what failed since then: its package may have tried, and systemd refused what had failed too often."""
+        self._run("systemctl", "daemon-reload", timeout_s=_ASKED_S)
+        failed = [unit for unit in self.failed_units() if unit not in book.failed]
+        if failed:
+            self._run("systemctl", "reset-failed", *failed, timeout_s=_ASKED_S)
+            self._run("systemctl", "start", *failed, timeout_s=_ASKED_S)
 
     def _upgrade(self) -> Sequence[str]:
         return ("upgrade", "--with-new-pkgs", "--yes", *_CONFFILES, self._lock, *self._preferences())

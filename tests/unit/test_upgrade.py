@@ -49,8 +49,11 @@ class Played:
         elif command[:2] == ("apt-mark", "showauto"):
             out = "curl\n"
         elif command[0] == "systemctl":
-            out, code = ("".join(f"{unit} loaded failed failed\n" for unit in self.failed), 0)
+            out = "".join(f"{unit} loaded failed failed\n" for unit in self.failed)
             code = 3 if "is-active" in words else 0
+            if command[1] == "start":
+                self.failed = [unit for unit in self.failed if unit not in command]
+            self.said.append(words)
         else:
             self.said.append(words)
         return subprocess.CompletedProcess(command, code, out, "")
@@ -197,6 +200,20 @@ def test_going_back_installs_the_files_and_removes_what_came_along(step: _upgrad
     assert played.installed == {"curl": "1", "vim": "1", "linux-image": "1"}
     assert book(step).state == _updates.REVERTED
     assert "apt-mark auto curl" in played.said
+
+
+def test_going_back_starts_what_failed_since_then(step: _upgrade.Step, played: Played) -> None:
+    played.failed = ["old.service"]
+    played.at_work = lambda: played.failed.append("docker.service")
+    step.install(step.plan())
+
+    step.revert(book(step))
+
+    assert played.failed == ["old.service"]
+    assert played.did("systemctl reset-failed docker", "systemctl start docker") == [
+        "systemctl reset-failed docker",
+        "systemctl start docker",
+    ]
 
 
 def test_without_the_files_of_before_the_box_stays_as_it_is(step: _upgrade.Step, played: Played) -> None:
