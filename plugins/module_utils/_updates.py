@@ -41,7 +41,8 @@ class Change:
 class Book:
     """What is known of a step: its state, when it was begun (ISO 8601), and its changes.
 
-    ``auto``: which of these packages apt counts as brought along; ``failed``: the units that had failed before.
+    ``auto``: which of these packages apt counts as brought along; ``failed``: the units that had failed before;
+    ``engines``: those that ran before.
     """
 
     state: str
@@ -49,6 +50,7 @@ class Book:
     changes: tuple[Change, ...]
     auto: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
 
 
 def simulated(said: str) -> list[Change]:
@@ -125,6 +127,7 @@ def as_book(read: Any, where: str) -> Book:
             changes=tuple(Change(**change) for change in read["changes"]),
             auto=tuple(read["auto"]),
             failed=tuple(read["failed"]),
+            engines=tuple(read["engines"]),
         )
     except (KeyError, TypeError):
         raise BookError(f"{where} cannot be read: remove it, and what that step changed is not known") from None

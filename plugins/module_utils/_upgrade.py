@@ -33,6 +33,7 @@ _SETTLED_S = 3.0
 _KEEP = ("--force-confdef", "--force-confold")
 _CONFFILES = tuple(f"-oDpkg::Options::={word}" for word in _KEEP)
 _CONFIGURE = ("dpkg", *_KEEP, "--configure", "--pending")
+_ENGINE = re.compile(r"hearth-engine-(\S+)\.service(?:\s.*)?")
 _WORDS = re.compile(r"^[EW]: *(.+)$|^dpkg: (.+)$", flags=re.MULTILINE)
 
 
@@ -199,8 +200,11 @@ class Step:
         for path in self.folder.glob("*.deb"):
             path.unlink()
 
-    def install(self, plan: Plan) -> str:
-        """Install it; returns what went wrong, in words. Raises UpgradeError where nothing was changed."""
+    def install(self, plan: Plan, engines: Sequence[str] = ()) -> str:
+        """Install it; returns what went wrong, in words. ``engines``: those that ran before, to be written down.
+
+        Raises UpgradeError where nothing was changed.
+        """
         before = self.book()
         going_on = before is not None and before.state == _updates.BEGUN
         changes = _updates.merged(before, plan.changes)
@@ -208,7 +212,7 @@ class Step:
         if not going_on:
             self.forget()
         self.keep_way_back(changes)
-        book = before if going_on and before else self._new_book(changes)
+        book = before if going_on and before else self._new_book(changes, engines)
         self.write(replace(book, changes=changes))
         said = self._work("apt-get", *self._upgrade()) if plan.changes else ""
         left = _updates.unlike(self.versions(), {one.name: one.after for one in changes})
@@ -217,7 +221,7 @@ class Step:
         self.write(replace(book, changes=changes, state=_updates.INSTALLED))
         return self.troubled(book)
 
-    def _new_book(self, changes: Sequence[Change]) -> Book:
+    def _new_book(self, changes: Sequence[Change], engines: Sequence[str]) -> Book:
         auto = set(self._run("apt-mark", "showauto", timeout_s=_ASKED_S).stdout.split())
         return Book(
             state=_updates.BEGUN,
@@ -225,6 +229,7 @@ class Step:
             changes=tuple(changes),
             auto=tuple(one.name for one in changes if one.name in auto),
             failed=tuple(self.failed_units()),
+            engines=tuple(engines),
         )
 
     def troubled(self, book: Book) -> str:
@@ -273,10 +278,28 @@ class Step:
     def _start_again(self, book: Book) -> None:
         """Start what failed since then: its package may have tried, and systemd refused what had failed too often."""
         self._run("systemctl", "daemon-reload", timeout_s=_ASKED_S)
-        failed = [unit for unit in self.failed_units() if unit not in book.failed]
+        failed = [unit for unit in self.failed_units() if unit not in book.failed and not _ENGINE.fullmatch(unit)]
         if failed:
             self._run("systemctl", "reset-failed", *failed, timeout_s=_ASKED_S)
             self._run("systemctl", "start", *failed, timeout_s=_ASKED_S)
+
+    def engines(self) -> list[str]:
+        """The engines that are up, or on their way."""
+        words = (
+            "list-units",
+            "--plain",
+            "--no-legend",
+            "--state=active,activating,reloading",
+            "hearth-engine-*.service",
+        )
+        done = self._run("systemctl", *words, timeout_s=_ASKED_S)
+        return [found[1] for line in done.stdout.splitlines() if (found := _ENGINE.match(line))]
+
+    def start_engines(self, book: Book) -> str:
+        """Start those that ran before the step and do not run now; returns what went wrong, in words."""
+        up = self.engines()
+        ends = {name: self._run("hearth", "start", name) for name in book.engines if name not in up}
+        return "; ".join(f"{name}: {' '.join(done.stderr.split())}" for name, done in ends.items() if done.returncode)
 
     def _upgrade(self) -> Sequence[str]:
         return ("upgrade", "--with-new-pkgs", "--yes", *_CONFFILES, self._lock, *self._preferences())

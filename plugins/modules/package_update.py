@@ -142,7 +142,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hearth.spark.plugins.module_utils import _aside, _updates, _upgrade
 
 # reboot-notifier(8) and update-notifier write it; the second one has the packages, each on a line.
-_REBOOT, _REBOOT_FOR = Path("/run/reboot-required"), Path("/run/reboot-required.pkgs")
+_REBOOT = Path("/run/reboot-required")
+_REBOOT_FOR = Path("/run/reboot-required.pkgs")
 
 
 def main() -> None:
@@ -186,7 +187,9 @@ def _update(module: AnsibleModule, step: _upgrade.Step) -> None:
     trouble = ""
     cut_off = book is not None and book.state == _updates.BEGUN
     if (plan.changes or cut_off) and not module.check_mode:
-        trouble = _around(module)(lambda: step.install(plan))
+        # Before they are out of the way.
+        engines = step.engines()
+        trouble = _around(module)(lambda: step.install(plan, engines))
     elif book is not None and book.state == _updates.INSTALLED and not module.check_mode:
         trouble = step.troubled(book)
     book = step.book()
@@ -216,9 +219,10 @@ def _revert(module: AnsibleModule, step: _upgrade.Step) -> None:
 
         def work() -> str:
             step.revert(book)
-            return step.troubled(book)
+            return ""
 
-        trouble = _around(module)(work)
+        said = [_around(module)(work), step.start_engines(book), step.troubled(book)]
+        trouble = "; ".join(filter(None, said))
     _exit(module, step, True, back, trouble=trouble)
 
 

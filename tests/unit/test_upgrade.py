@@ -216,6 +216,16 @@ def test_going_back_starts_what_failed_since_then(step: _upgrade.Step, played: P
     ]
 
 
+def test_engines_that_ran_before_a_step_run_again_when_it_is_taken_back(step: _upgrade.Step, played: Played) -> None:
+    played.failed = ["hearth-engine-up.service"]
+
+    step.install(step.plan(), engines=["down", "up"])
+
+    assert step.start_engines(book(step)) == ""
+    assert played.did("hearth start") == ["hearth start"]
+    assert "hearth start down" in played.said
+
+
 def test_without_the_files_of_before_the_box_stays_as_it_is(step: _upgrade.Step, played: Played) -> None:
     step.install(step.plan())
     step.forget()
