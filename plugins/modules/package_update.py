@@ -30,6 +30,10 @@ options:
     type: str
     choices: [updated, confirmed, reverted]
     default: updated
+  unconfirmed:
+    description: With O(state=reverted), take back only what nobody has confirmed; an older update stays.
+    type: bool
+    default: false
   hold:
     description: Packages that stay as they are, by patterns of their names (C(linux-*)).
     type: list
@@ -85,6 +89,7 @@ EXAMPLES = r"""
   hearth.spark.package_update:
     step: system
     state: reverted
+    unconfirmed: true
   when: updated.trouble | length > 0
 """
 
@@ -152,6 +157,7 @@ def main() -> None:
         argument_spec={
             "step": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["updated", "confirmed", "reverted"], "default": "updated"},
+            "unconfirmed": {"type": "bool", "default": False},
             "hold": {"type": "list", "elements": "str", "default": []},
             "only": {"type": "list", "elements": "str", "default": []},
             "refresh": {"type": "bool", "default": False},
@@ -210,7 +216,8 @@ def _confirm(module: AnsibleModule, step: _upgrade.Step) -> None:
 def _revert(module: AnsibleModule, step: _upgrade.Step) -> None:
     """Have the versions of before."""
     book = step.book()
-    if book is None or book.state == _updates.REVERTED:
+    stays = [_updates.REVERTED, *([_updates.CONFIRMED] if module.params["unconfirmed"] else [])]
+    if book is None or book.state in stays:
         _exit(module, step, False, ())
         return
     back = [_updates.Change(name=one.name, before=one.after, after=one.before) for one in book.changes]

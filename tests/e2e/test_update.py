@@ -192,10 +192,15 @@ def test_packages_that_cannot_be_fetched_change_nothing(box: Box, archive: Archi
 
 
 def test_an_update_that_was_cut_off_by_a_power_cut_is_gone_on_with(box: Box, archive: Archive) -> None:
-    archive.has("lab-service", "6", service("/bin/sleep infinity"), "sleep 20; " + RESTART.format(unit="lab-service"))
-    box.play_until_killed("TASK [hearth.spark.updates : Install", 8, UPDATE)
-    assert json.loads(box.out("cat /var/lib/hearth/updates/system/book.json"))["state"] == "begun"
-    box.cut_power()
+    slow = "touch /srv/lab/at-work; sleep 20; " + RESTART.format(unit="lab-service")
+    archive.has("lab-service", "6", service("/bin/sleep infinity"), slow)
+
+    def cut() -> None:
+        box.out("until test -e /srv/lab/at-work; do sleep 0.2; done")
+        assert json.loads(box.out("cat /var/lib/hearth/updates/system/book.json"))["state"] == "begun"
+        box.cut_power()
+
+    assert box.play_and("TASK [hearth.spark.updates : Install", cut, UPDATE).code != 0
 
     box.ok(UPDATE)
 

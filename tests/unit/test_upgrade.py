@@ -304,6 +304,16 @@ def test_taken_back_twice_changes_once(call: Callable[..., dict[str, Any]], play
     assert played.installed["curl"] == "1"
 
 
+def test_where_nothing_was_installed_the_update_before_stays(
+    call: Callable[..., dict[str, Any]], played: Played
+) -> None:
+    call()
+    call(state="confirmed")
+
+    assert not call(state="reverted", unconfirmed=True)["changed"]
+    assert played.installed["curl"] == "2"
+
+
 def test_with_no_update_there_is_nothing_to_take_back(call: Callable[..., dict[str, Any]]) -> None:
     assert not call(state="reverted")["changed"]
 
