@@ -18,6 +18,8 @@ import pytest
 import yaml
 from boxes import ROOT, Box
 
+pytestmark = pytest.mark.thorough
+
 PAGE = (ROOT / "docs/adding-a-model.md").read_text(encoding="utf-8")
 
 

@@ -100,6 +100,7 @@ def test_a_port_that_a_stranger_has_is_named_with_the_stranger(box: Box) -> None
         box.out("systemctl stop stranger")
 
 
+@pytest.mark.thorough
 def test_a_registry_that_does_not_answer_is_named_and_the_model_goes_on(box: Box) -> None:
     models = box.models()
     models["tiny-b"]["image"] = "registry.nowhere.test:5000/llama.cpp:1"
@@ -113,6 +114,7 @@ def test_a_registry_that_does_not_answer_is_named_and_the_model_goes_on(box: Box
     assert box.active() == ["tiny-a"]
 
 
+@pytest.mark.thorough
 def test_a_missing_image_is_an_error_where_pulling_is_off(box: Box) -> None:
     models = box.models()
     models["tiny-b"]["image"] = "registry.nowhere.test:5000/llama.cpp:1"
@@ -121,6 +123,7 @@ def test_a_missing_image_is_an_error_where_pulling_is_off(box: Box) -> None:
     _refused(box, "the box has no image registry.nowhere.test:5000/llama.cpp:1, and images_pull is false")
 
 
+@pytest.mark.thorough
 def test_docker_that_is_stopped_is_started_again(box: Box) -> None:
     box.out("systemctl stop docker.service docker.socket")
 
@@ -141,6 +144,7 @@ def test_docker_that_is_stopped_is_started_again(box: Box) -> None:
         ),
     ],
 )
+@pytest.mark.thorough
 def test_docker_that_cannot_start_is_said(box: Box, settings: str, sentences: list[str]) -> None:
     box.out(f"systemctl stop docker.service docker.socket && echo '{settings}' >/etc/docker/daemon.json")
     try:

@@ -47,6 +47,7 @@ def test_a_crash_while_loading_fails_the_start_at_once_with_the_log(box: Box) ->
     assert box.out("docker ps -a --format '{{.Names}}'") == "hearth-tiny-a"
 
 
+@pytest.mark.thorough
 def test_a_crash_loop_ends_as_failed(box: Box) -> None:
     box.out(f"cp -p {MODEL} {MODEL}.kept && echo no model >{MODEL}")
 
@@ -61,12 +62,14 @@ def test_a_crash_loop_ends_as_failed(box: Box) -> None:
     assert box.out("docker ps -aq --filter name=hearth-tiny-b") == ""
 
 
+@pytest.mark.thorough
 def test_ten_switches_in_a_row_are_no_crash_loop(box: Box) -> None:
     box.out("for i in 1 2 3 4 5; do hearth switch tiny-b && hearth switch tiny-a || exit 1; done", timeout_s=300)
 
     assert box.active() == ["tiny-a"]
 
 
+@pytest.mark.thorough
 def test_stops_and_starts_by_hand_are_no_crash_loop(box: Box) -> None:
     box.out(
         "for i in 1 2 3 4 5; do"

@@ -43,6 +43,7 @@ def test_check_mode_on_a_finished_box_finds_nothing_to_do(box: Box) -> None:
 
 
 @pytest.mark.usefixtures("models_as_found")
+@pytest.mark.thorough
 def test_check_mode_foretells_a_changed_model_and_changes_nothing(box: Box) -> None:
     models = box.models()
     models["tiny-a"]["context"] = 256
@@ -74,6 +75,7 @@ def test_a_model_that_somebody_switched_to_stays(box: Box) -> None:
 
 
 @pytest.mark.usefixtures("models_as_found")
+@pytest.mark.thorough
 def test_a_model_that_leaves_the_inventory_leaves_the_box(box: Box) -> None:
     models = box.models()
     del models["tiny-a"]
@@ -88,6 +90,7 @@ def test_a_model_that_leaves_the_inventory_leaves_the_box(box: Box) -> None:
     assert box.ok("site.yml").count("changed") == 0
 
 
+@pytest.mark.thorough
 def test_what_people_put_into_the_tree_is_left_alone(box: Box) -> None:
     box.out(
         "cd /home/spark/ai && mkdir -p /srv/big && chown spark /srv/big"
@@ -124,6 +127,7 @@ def test_the_role_layout_alone_makes_a_tree_outside_the_home(box: Box, tmp_path:
     box.out("rm -r /srv/hearth")
 
 
+@pytest.mark.thorough
 def test_a_folder_that_a_container_took_for_root_is_given_back(box: Box) -> None:
     box.out("chown root:root /home/spark/ai/cache/huggingface")
 
@@ -133,6 +137,7 @@ def test_a_folder_that_a_container_took_for_root_is_given_back(box: Box) -> None
 
 
 @pytest.mark.usefixtures("models_as_found")
+@pytest.mark.thorough
 def test_a_model_of_the_utility_lane_runs_beside_the_main_one_and_embeds(box: Box) -> None:
     models = box.models()
     # A real embedding model says itself how it pools; the lab's does not.
@@ -153,6 +158,7 @@ def test_a_model_of_the_utility_lane_runs_beside_the_main_one_and_embeds(box: Bo
 
 
 @pytest.mark.usefixtures("models_as_found")
+@pytest.mark.thorough
 def test_a_box_without_models_is_provisioned_and_runs_none(box: Box) -> None:
     box.write_inventory(engines_models={})
 

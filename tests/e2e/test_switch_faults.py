@@ -12,6 +12,8 @@ import subprocess
 import pytest
 from sampler import MODELS, Stage
 
+pytestmark = pytest.mark.thorough
+
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
     """What a command that failed says: its last line."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from boxes import Box
 
+pytestmark = pytest.mark.thorough
+
 PLAY = "playbooks/verify.yml"
 
 
