@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """``hearth.spark.attributes``: it runs on any box; ``.info``: and changes nothing there."""
+    """``hearth.spark.attributes``: it runs on any box; ``.debian``: where apt is; ``.info``: it changes nothing."""
 
     DOCUMENTATION = r"""
 options: {}
@@ -14,6 +14,15 @@ attributes:
     description: Where it runs.
     support: full
     platforms: posix
+"""
+
+    DEBIAN = r"""
+options: {}
+attributes:
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: debian
 """
 
     INFO = r"""

@@ -52,6 +52,16 @@ class Book:
     failed: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something is installed, or half so, that nobody has confirmed."""
+        return self.state in (BEGUN, INSTALLED)
+
+
+def plain(name: str) -> str:
+    """A package's name without an architecture."""
+    return name.partition(":")[0]
+
 
 def simulated(said: str) -> list[Change]:
     """The changes that ``apt-get --simulate`` names."""
@@ -60,8 +70,7 @@ def simulated(said: str) -> list[Change]:
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a package's name, with or without an architecture, matches one of these (glob(7))."""
-    plain = name.partition(":")[0]
-    return any(fnmatchcase(plain, pattern) for pattern in patterns)
+    return any(fnmatchcase(plain(name), pattern) for pattern in patterns)
 
 
 def kept(installed: Iterable[str], hold: Sequence[str], only: Sequence[str]) -> list[str]:
@@ -69,7 +78,7 @@ def kept(installed: Iterable[str], hold: Sequence[str], only: Sequence[str]) -> 
 
     The patterns of ``hold``, and where there is an ``only``, the names of all other packages that are installed.
     """
-    others = {name.partition(":")[0] for name in installed if only and not matches(name, only)}
+    others = {plain(name) for name in installed if only and not matches(name, only)}
     return [*hold, *sorted(others)]
 
 

@@ -46,11 +46,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a step would change, what is held back, and what apt says of its sources."""
+    """What a step would change, and what is held back."""
 
     changes: tuple[Change, ...]
     held: tuple[Change, ...] = ()
-    told: tuple[str, ...] = ()
 
 
 class Step:
@@ -107,7 +106,7 @@ class Step:
         said = _said(done)
         return said or ([f"apt-get update ended with {done.returncode}"] if done.returncode else [])
 
-    def plan(self, told: Sequence[str] = ()) -> Plan:
+    def plan(self) -> Plan:
         """Raises UpgradeError."""
         everything = self._simulated(())
         wanted = self._simulated(self._preferences())
@@ -115,7 +114,7 @@ class Step:
         loose = [one.name for one in wanted if _updates.matches(one.name, self._hold)]
         if loose:
             raise UpgradeError(f"apt would change {', '.join(loose)}, which is held: nothing was changed")
-        return Plan(changes=tuple(wanted), held=tuple(held), told=tuple(told))
+        return Plan(changes=tuple(wanted), held=tuple(held))
 
     def _simulated(self, preferences: Sequence[str]) -> list[Change]:
         done = self._run("apt-get", "--simulate", *preferences, "upgrade", "--with-new-pkgs", timeout_s=_ASKED_S)
@@ -137,7 +136,7 @@ class Step:
             raise UpgradeError(f"{self._pins} cannot be written ({error.strerror})") from None
         return [f"-oDir::Etc::Preferences={self._pins}"]
 
-    def versions(self, *names: str) -> dict[str, str]:
+    def versions(self) -> dict[str, str]:
         """The versions of what is installed, by names as apt has them: with an architecture where that is another."""
         form = "${Package} ${Architecture} ${Version} ${db:Status-Status}\n"
         native = self._run("dpkg", "--print-architecture", timeout_s=_ASKED_S).stdout.strip()
@@ -146,7 +145,7 @@ class Step:
             name, architecture, version, status = (*line.split(), "", "", "")[:4]
             if status == "installed":
                 found[name if architecture in (native, "all") else f"{name}:{architecture}"] = version
-        return {name: found[name] for name in names if name in found} if names else found
+        return found
 
     # Doing it.
 
@@ -174,26 +173,32 @@ class Step:
 
         Raises UpgradeError, with nothing changed.
         """
-        here = {path.name.partition("_")[0] for path in self.folder.glob("*.deb")}
-        wanted = [one for one in changes if one.before and one.name.partition(":")[0] not in here]
+        wanted = self._lacking(one for one in changes if one.before)
         if not wanted:
             return
         shown = self._run("apt-cache", "show", *(f"{one.name}={one.before}" for one in wanted), timeout_s=_ASKED_S)
         has = _updates.downloadable(shown.stdout)
-        there = [one for one in wanted if (one.name.partition(":")[0], one.before) in has]
+        there = [one for one in wanted if (_updates.plain(one.name), one.before) in has]
         if there:
             self._work("apt-get", "download", *(f"{one.name}={one.before}" for one in there), folder=True)
-        here = {path.name.partition("_")[0] for path in self.folder.glob("*.deb")}
-        rest = [one.name for one in wanted if one.name.partition(":")[0] not in here]
+        rest = self._lacking(wanted)
         # Of a release's updates the archives have the newest only.
-        said = self._work("dpkg-repack", *rest, folder=True) if rest else ""
-        here = {path.name.partition("_")[0] for path in self.folder.glob("*.deb")}
-        lost = [name for name in rest if name.partition(":")[0] not in here]
+        said = self._work("dpkg-repack", *(one.name for one in rest), folder=True) if rest else ""
+        lost = [one.name for one in self._lacking(rest)]
         if lost:
             raise UpgradeError(
                 f"there would be no way back for {', '.join(lost)} ({said or 'dpkg-repack said nothing'}): nothing was "
                 "changed"
             )
+
+    def _files(self) -> dict[str, Path]:
+        """The packages of before, by their names."""
+        return {path.name.partition("_")[0]: path for path in self.folder.glob("*.deb")}
+
+    def _lacking(self, changes: Iterable[Change]) -> list[Change]:
+        """Those of which there is no package of before."""
+        here = self._files()
+        return [one for one in changes if _updates.plain(one.name) not in here]
 
     def forget(self) -> None:
         """Have no files of an earlier update."""
@@ -235,8 +240,11 @@ class Step:
     def troubled(self, book: Book) -> str:
         """The units that do not run since then, in words."""
         time.sleep(_SETTLED_S)
-        failed = [unit for unit in self.failed_units() if unit not in book.failed]
+        failed = self._failed_since(book)
         return f"{', '.join(failed)} failed since then" if failed else ""
+
+    def _failed_since(self, book: Book) -> list[str]:
+        return [unit for unit in self.failed_units() if unit not in book.failed]
 
     def failed_units(self) -> list[str]:
         """Units that failed, or that systemd starts again and again."""
@@ -249,10 +257,10 @@ class Step:
         self._work(*_CONFIGURE)
         now = self.versions()
         wanted = {one.name: one.before for one in book.changes}
-        files = {path.name.partition("_")[0]: str(path) for path in self.folder.glob("*.deb")}
+        files = self._files()
         back = [name for name, version in wanted.items() if version and now.get(name) != version]
         new = [name for name, version in wanted.items() if not version and name in now]
-        missing = [name for name in back if name.partition(":")[0] not in files]
+        missing = [name for name in back if _updates.plain(name) not in files]
         if missing:
             raise UpgradeError(
                 f"{self.folder} has no package of before for {', '.join(missing)}: the box stays as it is"
@@ -260,7 +268,7 @@ class Step:
         said = ""
         if back or new:
             words = ("install", "--yes", "--allow-downgrades", "--fix-broken", *_CONFFILES, self._lock)
-            old = [files[name.partition(":")[0]] for name in back]
+            old = [str(files[_updates.plain(name)]) for name in back]
             said = self._work("apt-get", *words, *old, *(f"{name}-" for name in new))
         left = _updates.unlike(self.versions(), wanted)
         if left:
@@ -278,7 +286,7 @@ class Step:
     def _start_again(self, book: Book) -> None:
         """Start what failed since then: its package may have tried, and systemd refused what had failed too often."""
         self._run("systemctl", "daemon-reload", timeout_s=_ASKED_S)
-        failed = [unit for unit in self.failed_units() if unit not in book.failed and not _ENGINE.fullmatch(unit)]
+        failed = [unit for unit in self._failed_since(book) if not _ENGINE.fullmatch(unit)]
         if failed:
             self._run("systemctl", "reset-failed", *failed, timeout_s=_ASKED_S)
             self._run("systemctl", "start", *failed, timeout_s=_ASKED_S)

@@ -55,6 +55,8 @@ options:
     description: Seconds to wait for another package manager's run to end.
     type: float
     default: 600
+extends_documentation_fragment:
+  - hearth.spark.attributes.debian
 attributes:
   check_mode:
     description: Says what would be written. A key that the box does not have is not fetched.
@@ -62,10 +64,6 @@ attributes:
   diff_mode:
     description: One diff a file.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 """
 
 EXAMPLES = r"""

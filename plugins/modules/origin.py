@@ -50,6 +50,8 @@ options:
     description: Seconds to wait for another package manager's run to end.
     type: float
     default: 600
+extends_documentation_fragment:
+  - hearth.spark.attributes.debian
 attributes:
   check_mode:
     description: Says what would be done.
@@ -57,10 +59,6 @@ attributes:
   diff_mode:
     description: A line for everything that goes.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 """
 
 EXAMPLES = r"""

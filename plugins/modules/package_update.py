@@ -63,7 +63,7 @@ options:
     type: float
     default: 600
 extends_documentation_fragment:
-  - hearth.spark.attributes
+  - hearth.spark.attributes.debian
 attributes:
   check_mode:
     description: Says what would be installed; with O(refresh) the lists of packages are fetched for that.
@@ -71,10 +71,6 @@ attributes:
   diff_mode:
     description: A line for every package that changes.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 """
 
 EXAMPLES = r"""
@@ -188,7 +184,7 @@ def _update(module: AnsibleModule, step: _upgrade.Step) -> None:
     if not module.check_mode:
         step.recover()
     told = step.refresh() if module.params["refresh"] else []
-    plan = step.plan(told)
+    plan = step.plan()
     book = step.book()
     trouble = ""
     cut_off = book is not None and book.state == _updates.BEGUN
@@ -199,8 +195,7 @@ def _update(module: AnsibleModule, step: _upgrade.Step) -> None:
     elif book is not None and book.state == _updates.INSTALLED and not module.check_mode:
         trouble = step.troubled(book)
     book = step.book()
-    is_open = book is not None and book.state in (_updates.BEGUN, _updates.INSTALLED)
-    changes = book.changes if book is not None and is_open and not module.check_mode else plan.changes
+    changes = book.changes if book is not None and book.is_open and not module.check_mode else plan.changes
     _exit(module, step, bool(plan.changes or cut_off), changes, trouble=trouble, held=plan.held, told=told)
 
 
@@ -282,7 +277,7 @@ def _exit(
         changed=changed,
         changes=[asdict(one) for one in changes],
         held=[asdict(one) for one in held],
-        open=book is not None and book.state in (_updates.BEGUN, _updates.INSTALLED),
+        open=book is not None and book.is_open,
         trouble=trouble,
         told=list(told),
         lines=lines,
