@@ -63,6 +63,11 @@ def plain(name: str) -> str:
     return name.partition(":")[0]
 
 
+def named(package: str, architecture: str, native: str) -> str:
+    """A package's name as apt has it: with an architecture where that is not the box's own."""
+    return package if architecture in (native, "all") else f"{package}:{architecture}"
+
+
 def simulated(said: str) -> list[Change]:
     """The changes that ``apt-get --simulate`` names."""
     return [Change(name=name, before=old, after=new) for name, old, new in _INST.findall(said)]
@@ -111,13 +116,14 @@ def unlike(versions: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     ]
 
 
-def downloadable(shown: str) -> set[tuple[str, str]]:
-    """Names and versions that a source of apt has, of what ``apt-cache show`` says."""
+def downloadable(shown: str, native: str) -> set[tuple[str, str]]:
+    """Names (see ``named``) and versions that a source of apt has, of what ``apt-cache show`` says."""
     found = set()
     for stanza in shown.split("\n\n"):
-        fields = dict(re.findall(r"^(Package|Version|Filename): (.+)$", stanza, flags=re.MULTILINE))
-        if len(fields) == len(("Package", "Version", "Filename")):
-            found.add((fields["Package"], fields["Version"]))
+        fields = dict(re.findall(r"^(Package|Architecture|Version|Filename): (.+)$", stanza, flags=re.MULTILINE))
+        # Without a Filename it is what is installed.
+        if len(fields) == len(("Package", "Architecture", "Version", "Filename")):
+            found.add((named(fields["Package"], fields["Architecture"], native), fields["Version"]))
     return found
 
 

@@ -137,15 +137,25 @@ class Step:
         return [f"-oDir::Etc::Preferences={self._pins}"]
 
     def versions(self) -> dict[str, str]:
-        """The versions of what is installed, by names as apt has them: with an architecture where that is another."""
-        form = "${Package} ${Architecture} ${Version} ${db:Status-Status}\n"
-        native = self._run("dpkg", "--print-architecture", timeout_s=_ASKED_S).stdout.strip()
+        """The versions of what is installed, by names as apt has them."""
+        return {name: version for name, (_, version) in self._installed().items()}
+
+    def _installed(self) -> dict[str, tuple[str, str]]:
+        """The names that dpkg has for what is installed, and its versions, by names as apt has them.
+
+        dpkg wants the architecture of what may be there for several of them (Multi-Arch: same), of the box's own too.
+        """
+        form = "${Package} ${Architecture} ${binary:Package} ${Version} ${db:Status-Status}\n"
+        native = self._native()
         found = {}
         for line in self._run("dpkg-query", "--show", f"--showformat={form}", timeout_s=_ASKED_S).stdout.splitlines():
-            name, architecture, version, status = (*line.split(), "", "", "")[:4]
+            package, architecture, unique, version, status = (*line.split(), "", "", "", "")[:5]
             if status == "installed":
-                found[name if architecture in (native, "all") else f"{name}:{architecture}"] = version
+                found[_updates.named(package, architecture, native)] = (unique, version)
         return found
+
+    def _native(self) -> str:
+        return self._run("dpkg", "--print-architecture", timeout_s=_ASKED_S).stdout.strip()
 
     # Doing it.
 
@@ -177,13 +187,15 @@ class Step:
         if not wanted:
             return
         shown = self._run("apt-cache", "show", *(f"{one.name}={one.before}" for one in wanted), timeout_s=_ASKED_S)
-        has = _updates.downloadable(shown.stdout)
-        there = [one for one in wanted if (_updates.plain(one.name), one.before) in has]
+        has = _updates.downloadable(shown.stdout, self._native())
+        there = [one for one in wanted if (one.name, one.before) in has]
         if there:
             self._work("apt-get", "download", *(f"{one.name}={one.before}" for one in there), folder=True)
         rest = self._lacking(wanted)
         # Of a release's updates the archives have the newest only.
-        said = self._work("dpkg-repack", *(one.name for one in rest), folder=True) if rest else ""
+        unique = {name: unique for name, (unique, _) in self._installed().items()} if rest else {}
+        names = [unique.get(one.name, one.name) for one in rest]
+        said = self._work("dpkg-repack", *names, folder=True) if rest else ""
         lost = [one.name for one in self._lacking(rest)]
         if lost:
             raise UpgradeError(
@@ -192,13 +204,17 @@ class Step:
             )
 
     def _files(self) -> dict[str, Path]:
-        """The packages of before, by their names."""
-        return {path.name.partition("_")[0]: path for path in self.folder.glob("*.deb")}
+        """The packages of before, by their names; a file is called name_version_architecture.deb."""
+        native = self._native()
+        return {
+            _updates.named(path.name.partition("_")[0], path.stem.rpartition("_")[2], native): path
+            for path in self.folder.glob("*.deb")
+        }
 
     def _lacking(self, changes: Iterable[Change]) -> list[Change]:
         """Those of which there is no package of before."""
         here = self._files()
-        return [one for one in changes if _updates.plain(one.name) not in here]
+        return [one for one in changes if one.name not in here]
 
     def forget(self) -> None:
         """Have no files of an earlier update."""
@@ -260,7 +276,7 @@ class Step:
         files = self._files()
         back = [name for name, version in wanted.items() if version and now.get(name) != version]
         new = [name for name, version in wanted.items() if not version and name in now]
-        missing = [name for name in back if _updates.plain(name) not in files]
+        missing = [name for name in back if name not in files]
         if missing:
             raise UpgradeError(
                 f"{self.folder} has no package of before for {', '.join(missing)}: the box stays as it is"
@@ -268,7 +284,7 @@ class Step:
         said = ""
         if back or new:
             words = ("install", "--yes", "--allow-downgrades", "--fix-broken", *_CONFFILES, self._lock)
-            old = [str(files[_updates.plain(name)]) for name in back]
+            old = [str(files[name]) for name in back]
             said = self._work("apt-get", *words, *old, *(f"{name}-" for name in new))
         left = _updates.unlike(self.versions(), wanted)
         if left:

@@ -37,13 +37,20 @@ class Archive:
         )
 
     def has(
-        self, name: str, version: str, files: dict[str, str] | None = None, then: str = "true", needs: str = "dpkg"
+        self,
+        name: str,
+        version: str,
+        files: dict[str, str] | None = None,
+        then: str = "true",
+        needs: str = "dpkg",
+        architecture: str = "all",
     ) -> None:
         """Have a package in it: its files, what it does when it is configured, and the package that it needs."""
         tree = f"/srv/tree-{name}"
         files = {f"/usr/share/lab/{name}": version, **(files or {})}
-        control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: lab\nDescription: lab\n"
-        control += f"Depends: {needs}\n"
+        control = f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n"
+        control += f"Maintainer: lab\nDescription: lab\nDepends: {needs}\n"
+        control += "" if architecture == "all" else "Multi-Arch: same\n"
         steps = [f"rm -rf {tree}; mkdir -p {tree}/DEBIAN"]
         for path, content in {"/DEBIAN/control": control, "/DEBIAN/postinst": f"#!/bin/sh\n{then}\n", **files}.items():
             steps.append(f"mkdir -p $(dirname {tree}{path}); printf %s {shlex.quote(content)} >{tree}{path}")
@@ -59,9 +66,9 @@ class Archive:
             "echo Size: $(stat -c %s $deb); echo SHA256: $(sha256sum $deb | cut -d' ' -f1); echo; done >Packages"
         )
 
-    def forget(self, name: str, version: str) -> None:
+    def forget(self, name: str, version: str, architecture: str = "all") -> None:
         """Have it there no more, as with archives that keep the newest only."""
-        self._box.out(f"rm /srv/lab/{name}_{version}_all.deb")
+        self._box.out(f"rm /srv/lab/{name}_{version}_{architecture}.deb")
         self._index()
 
     def install(self, *names: str) -> None:
@@ -159,6 +166,28 @@ def test_a_package_that_cannot_be_configured_takes_its_step_back(box: Box, archi
     assert "The packages of before are back" in run.flat
     assert version(box, "lab-service") == "2"
     assert box.out("dpkg --audit") == ""
+
+
+def test_a_package_of_two_architectures_goes_back_in_both(box: Box, archive: Archive) -> None:
+    own = box.out("dpkg --print-architecture")
+    box.out("dpkg --add-architecture armhf")
+    for built_for in (own, "armhf"):
+        archive.has("lab-twin", "1", architecture=built_for)
+    archive.install("lab-twin", "lab-twin:armhf")
+    # One package of before is fetched, the other one packed again.
+    archive.forget("lab-twin", "1", own)
+    for built_for in (own, "armhf"):
+        archive.has("lab-twin", "2", architecture=built_for)
+
+    # lab-service 4, which cannot be configured, is still to be had.
+    run = box.play(UPDATE)
+
+    assert run.code != 0
+    assert "The packages of before are back" in run.flat
+    assert (version(box, f"lab-twin:{own}"), version(box, "lab-twin:armhf")) == ("1", "1")
+    box.out("apt-get purge -qy lab-twin lab-twin:armhf && dpkg --remove-architecture armhf")
+    for built_for in (own, "armhf"):
+        archive.forget("lab-twin", "2", built_for)
 
 
 def test_a_docker_that_does_not_run_is_taken_back_and_engines_answer(box: Box, archive: Archive) -> None:

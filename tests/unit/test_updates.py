@@ -92,9 +92,13 @@ def test_what_has_another_version_is_told() -> None:
 
 
 def test_only_what_has_a_file_name_can_be_fetched() -> None:
-    shown = "Package: a\nVersion: 1\nFilename: pool/a.deb\n\nPackage: b\nStatus: install ok installed\nVersion: 2\n"
+    shown = (
+        "Package: a\nArchitecture: all\nVersion: 1\nFilename: pool/a.deb\n\n"
+        "Package: b\nArchitecture: all\nStatus: install ok installed\nVersion: 2\n\n"
+        "Package: c\nArchitecture: armhf\nVersion: 3\nFilename: pool/c.deb\n"
+    )
 
-    assert _updates.downloadable(shown) == {("a", "1")}
+    assert _updates.downloadable(shown, "arm64") == {("a", "1"), ("c:armhf", "3")}
 
 
 def test_what_is_written_down_is_read_again() -> None:

@@ -18,6 +18,14 @@ from ansible_collections.hearth.spark.plugins.module_utils import _updates, _upg
 from ansible_collections.hearth.spark.plugins.modules import package_update
 
 
+NATIVE = "arm64"
+
+
+def architecture(name: str) -> str:
+    """Of a package, by its name as apt has it."""
+    return name.partition(":")[2] or NATIVE
+
+
 class Played:
     """What apt and dpkg would do: versions that are installed, newer ones, and the words that were said to them."""
 
@@ -41,11 +49,14 @@ class Played:
         if command[:2] == ("apt-get", "--simulate"):
             out = "".join(self._inst(name) for name in self.newer if not self._held(name, words))
         elif command[0] == "dpkg-query":
-            out = "".join(f"{name} all {version} installed\n" for name, version in self.installed.items())
+            out = "".join(self._listed(name) for name in self.installed)
         elif command[0] == "dpkg":
-            out = "arm64\n"
+            out = f"{NATIVE}\n"
         elif command[:2] == ("apt-cache", "show"):
-            out = "\n\n".join(f"Package: {n}\nVersion: {v}\nFilename: pool/{n}.deb" for n, v in self.in_sources)
+            out = "\n\n".join(
+                f"Package: {_updates.plain(n)}\nArchitecture: {architecture(n)}\nVersion: {v}\nFilename: pool/{n}.deb"
+                for n, v in self.in_sources
+            )
         elif command[:2] == ("apt-mark", "showauto"):
             out = "curl\n"
         elif command[0] == "systemctl":
@@ -57,6 +68,12 @@ class Played:
         else:
             self.said.append(words)
         return subprocess.CompletedProcess(command, code, out, "")
+
+    def _listed(self, name: str) -> str:
+        """A line of dpkg-query's; dpkg wants the architecture where there are several of a package."""
+        several = sum(_updates.plain(other) == _updates.plain(name) for other in self.installed) > 1
+        unique = f"{_updates.plain(name)}:{architecture(name)}" if several else name
+        return f"{_updates.plain(name)} {architecture(name)} {unique} {self.installed[name]} installed\n"
 
     def _inst(self, name: str) -> str:
         old = f" [{self.installed[name]}]" if name in self.installed else ""
@@ -79,11 +96,13 @@ class Played:
         elif words.startswith(("apt-get download", "dpkg-repack")):
             for word in words.split()[1:]:
                 if word != "download":
-                    (self.folder / f"{word.partition('=')[0]}_1_all.deb").touch()
+                    name = word.partition("=")[0]
+                    (self.folder / f"{_updates.plain(name)}_1_{architecture(name)}.deb").touch()
         elif words.startswith("apt-get install"):
             for word in words.split():
                 if word.endswith(".deb"):
-                    self.installed[Path(word).name.partition("_")[0]] = "1"
+                    package, version, built_for = Path(word).stem.split("_")
+                    self.installed[_updates.named(package, built_for, NATIVE)] = version
                 elif word.endswith("-"):
                     self.installed.pop(word[:-1])
         return subprocess.CompletedProcess(words, 0, "", "")
@@ -142,6 +161,26 @@ def test_what_the_sources_do_not_have_any_more_is_packed_again(step: _upgrade.St
     step.install(step.plan())
 
     assert "dpkg-repack curl" in played.said
+
+
+@pytest.mark.parametrize("in_sources", [set(), {("curl", "1")}, {("curl", "1"), ("curl:armhf", "1")}])
+def test_a_package_of_two_architectures_has_two_ways_back(
+    step: _upgrade.Step, played: Played, in_sources: set[tuple[str, str]]
+) -> None:
+    played.installed["curl:armhf"], played.newer["curl:armhf"], played.in_sources = "1", "2", in_sources
+    step.install(step.plan())
+
+    step.revert(book(step))
+
+    assert (played.installed["curl"], played.installed["curl:armhf"]) == ("1", "1")
+
+
+def test_a_package_of_two_architectures_is_packed_again_by_its_whole_name(step: _upgrade.Step, played: Played) -> None:
+    played.installed["curl:armhf"], played.in_sources = "1", set()
+
+    step.install(step.plan())
+
+    assert "dpkg-repack curl:arm64" in played.said
 
 
 def test_without_a_way_back_nothing_is_installed(step: _upgrade.Step, played: Played) -> None:
@@ -242,7 +281,7 @@ def test_a_new_update_forgets_the_files_of_the_one_before(step: _upgrade.Step, p
 
     step.install(step.plan())
 
-    assert [path.name for path in step.folder.glob("*.deb")] == ["vim_1_all.deb"]
+    assert [path.name for path in step.folder.glob("*.deb")] == ["vim_1_arm64.deb"]
 
 
 @pytest.fixture
