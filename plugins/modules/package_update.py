@@ -14,8 +14,8 @@ description:
   - Everything is fetched before anything changes, and the packages of before are kept as files below
     C(/var/lib/hearth/updates) until the next update. What apt's sources do not have any more is packed again from what
     is installed (C(dpkg-repack)).
-  - The work is a unit of systemd, C(hearth-update.service), which a lost connection does not end. A step that was cut
-    off, also by a power cut, is gone on with by the next run.
+  - The work is a unit of systemd, C(hearth-update-*.service), which a lost connection does not end; the next run of the
+    step waits for it. A step that was cut off, as by a power cut, is gone on with by the next run.
   - Files of settings that somebody changed stay as they are. Nothing is restarted but what packages restart themselves.
   - What was installed counts as open until it is V(confirmed) or V(reverted); who runs this looks at the box between.
 options:
@@ -51,7 +51,7 @@ options:
   engines:
     description: >-
       Have engines out of the way meanwhile, where there are any; they run again after it, and requests wait. For
-      packages that restart Docker. Wants the interpreter of C(/opt/hearth/venv).
+      packages that restart Docker.
     type: bool
     default: false
   drain:
@@ -62,6 +62,16 @@ options:
     description: Seconds to wait for another package manager's run to end, or for a change of engines.
     type: float
     default: 600
+  wait:
+    description:
+      - Seconds to wait for the work to end; without it, until it has ended.
+      - For the module's action plugin, which shows progress between two waits.
+    type: float
+  attach:
+    description:
+      - The work to wait for, as the RV(attach) of an earlier run.
+      - For the module's action plugin, which shows progress between two waits.
+    type: str
 extends_documentation_fragment:
   - hearth.spark.attributes.debian
 attributes:
@@ -130,17 +140,17 @@ log:
   type: str
 """
 
-import fcntl
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hearth.spark.plugins.module_utils import _aside, _updates, _upgrade
+from ansible_collections.hearth.spark.plugins.module_utils import _hearth
+
+if TYPE_CHECKING:
+    from hearth.updates.changes import Result
+    from hearth.updates.job import Job, Request
 
 # reboot-notifier(8) and update-notifier write it; the second one has the packages, each on a line.
 _REBOOT = Path("/run/reboot-required")
@@ -160,131 +170,119 @@ def main() -> None:
             "engines": {"type": "bool", "default": False},
             "drain": {"type": "float", "default": 300},
             "lock_timeout": {"type": "float", "default": 600},
+            "wait": {"type": "float"},
+            "attach": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    given = module.params
-    states = {"updated": _update, "confirmed": _confirm, "reverted": _revert}
+    _hearth.require(module)
+    from hearth.errors import HearthError
+
     try:
-        with _alone(module.check_mode), tempfile.TemporaryDirectory() as scratch:
-            step = _upgrade.Step(
-                given["step"],
-                given["hold"],
-                given["only"],
-                given["lock_timeout"],
-                scratch=Path(scratch) if module.check_mode else None,
-            )
-            states[given["state"]](module, step)
-    except _upgrade.UpgradeError as error:
-        module.fail_json(msg=f"{error}.")
+        _run(module)
+    except HearthError as error:
+        module.fail_json(msg=f"{error}.", log=list(error.log))
 
 
-def _update(module: AnsibleModule, step: _upgrade.Step) -> None:
-    """Install what there is."""
-    if not module.check_mode:
-        step.recover()
-    told = step.refresh() if module.params["refresh"] else []
-    plan = step.plan()
-    book = step.book()
-    trouble = ""
-    cut_off = book is not None and book.state == _updates.BEGUN
-    if (plan.changes or cut_off) and not module.check_mode:
-        # Before they are out of the way.
-        engines = step.engines()
-        trouble = _around(module)(lambda: step.install(plan, engines))
-    elif book is not None and book.state == _updates.INSTALLED and not module.check_mode:
-        trouble = step.troubled(book)
-    book = step.book()
-    changes = book.changes if book is not None and book.is_open and not module.check_mode else plan.changes
-    _exit(module, step, bool(plan.changes or cut_off), changes, trouble=trouble, held=plan.held, told=told)
+def _run(module: AnsibleModule) -> NoReturn:
+    """Do what is asked, and exit. Raises HearthError."""
+    from hearth.updates import job
 
-
-def _confirm(module: AnsibleModule, step: _upgrade.Step) -> None:
-    """Write down that the box is well."""
-    book = step.book()
-    change = book is not None and book.state == _updates.INSTALLED
-    if book is not None and change and not module.check_mode:
-        step.write(replace(book, state=_updates.CONFIRMED))
-    _exit(module, step, change, ())
-
-
-def _revert(module: AnsibleModule, step: _upgrade.Step) -> None:
-    """Have the versions of before."""
-    book = step.book()
-    stays = [_updates.REVERTED, *([_updates.CONFIRMED] if module.params["unconfirmed"] else [])]
-    if book is None or book.state in stays:
-        _exit(module, step, False, ())
-        return
-    back = [_updates.Change(name=one.name, before=one.after, after=one.before) for one in book.changes]
-    trouble = ""
-    if not module.check_mode:
-
-        def work() -> str:
-            step.revert(book)
-            return ""
-
-        said = [_around(module)(work), step.start_engines(book), step.troubled(book)]
-        trouble = "; ".join(filter(None, said))
-    _exit(module, step, True, back, trouble=trouble)
-
-
-def _around(module: AnsibleModule) -> Any:
-    """Does some work with engines out of the way where that is asked for; returns its sentence with theirs."""
     given = module.params
-    around: _aside.Around = _aside.plain
-    if given["engines"]:
-        around = _aside.Engines(
-            module, _upgrade.UpgradeError, drain_s=given["drain"], lock_timeout_s=given["lock_timeout"]
+    asked = _request(module)
+    if given["attach"]:
+        ident, *step = given["attach"].split("/")
+        known = int(step[0]) if step and step[0].isdigit() else -1
+        _wait(module, asked, job.follow(ident, step=known, timeout_s=given["wait"]))
+    for other in job.current():
+        # Of an earlier play that lost its connection. What it leaves is what is looked at.
+        if other.request.step == asked.step and (module.check_mode or given["state"] == "confirmed"):
+            _wait(module, asked, job.follow(other.id, timeout_s=given["wait"]))
+    if given["state"] == "confirmed" or module.check_mode:
+        _answer_at_once(module, asked)
+    _wait(module, asked, job.follow(job.begin(asked).id, timeout_s=given["wait"]))
+
+
+def _request(module: AnsibleModule) -> Request:
+    from hearth.updates.job import Request
+
+    given = module.params
+    return Request(
+        do="reverted" if given["state"] == "reverted" else "updated",
+        step=given["step"],
+        hold=tuple(given["hold"]),
+        only=tuple(given["only"]),
+        refresh=given["refresh"],
+        engines=given["engines"],
+        unconfirmed=given["unconfirmed"],
+        drain_s=given["drain"],
+        lock_timeout_s=given["lock_timeout"],
+    )
+
+
+def _wait(module: AnsibleModule, asked: Request, at: Job) -> NoReturn:
+    """Exit with what became of a job, or with how to go on waiting for it. Raises HearthError."""
+    from hearth.updates.changes import Result
+
+    if at.is_running:
+        module.exit_json(changed=False, attach=f"{at.id}/{at.step}", doing=at.words)
+    if module.check_mode or module.params["state"] == "confirmed":
+        # It was another play's, whose failure is no business of this one.
+        _answer_at_once(module, asked)
+    if at.failure is not None:
+        module.fail_json(msg=f"{at.failure.sentence}.", log=list(at.failure.log))
+    # A job that is done has one.
+    _exit(module, asked, at.result or Result(changed=False))
+
+
+def _answer_at_once(module: AnsibleModule, asked: Request) -> NoReturn:
+    """Say what would change, or write down that the box is well, and exit. Raises HearthError."""
+    from msgspec.structs import replace
+
+    from hearth.updates.changes import Result
+
+    with tempfile.TemporaryDirectory() as scratch:
+        step = asked.made(scratch=Path(scratch))
+        book = step.book()
+        if module.params["state"] == "confirmed":
+            change = book is not None and book.state == "installed"
+            if book is not None and change and not module.check_mode:
+                step.write(replace(book, state="confirmed"))
+            _exit(module, asked, Result(changed=change))
+        if asked.do == "reverted":
+            change = book is not None and not book.stays(unconfirmed=asked.unconfirmed)
+            back = tuple(one.back for one in book.changes) if book is not None and change else ()
+            _exit(module, asked, Result(changed=change, changes=back))
+        told = step.refresh() if asked.refresh else []
+        plan = step.plan()
+        cut_off = book is not None and book.state == "begun"
+        _exit(
+            module,
+            asked,
+            Result(changed=bool(plan.changes) or cut_off, changes=plan.changes, held=plan.held, told=tuple(told)),
         )
 
-    def both(work: Any) -> str:
-        said, failures = around(work)
-        return "; ".join([*([said] if said else []), *failures])
 
-    return both
+def _exit(module: AnsibleModule, asked: Request, done: Result) -> NoReturn:
+    from msgspec import to_builtins
 
-
-@contextmanager
-def _alone(check: bool) -> Iterator[None]:
-    """One update of a box at a time; the kernel lets go of the lock whatever happens to who has it."""
-    if check:
-        yield
-        return
-    try:
-        _upgrade.FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with (_upgrade.FOLDER / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        raise _upgrade.UpgradeError("another update of this box is under way: wait for its end") from None
-
-
-def _exit(
-    module: AnsibleModule,
-    step: _upgrade.Step,
-    changed: bool,
-    changes: Any,
-    *,
-    trouble: str = "",
-    held: Any = (),
-    told: Any = (),
-) -> None:
+    step = asked.made()
     book = step.book()
-    lines = [one.words if one.after else f"{one.name} {one.before}, gone" for one in changes]
-    before = "".join(f"{one.name} {one.before}\n" for one in changes if one.before)
-    after = "".join(f"{one.name} {one.after}\n" for one in changes if one.after)
+    before = "".join(f"{one.name} {one.before}\n" for one in done.changes if one.before)
+    after = "".join(f"{one.name} {one.after}\n" for one in done.changes if one.after)
     module.exit_json(
-        changed=changed,
-        changes=[asdict(one) for one in changes],
-        held=[asdict(one) for one in held],
+        changed=done.changed,
+        changes=to_builtins(done.changes),
+        held=to_builtins(done.held),
         open=book is not None and book.is_open,
-        trouble=trouble,
-        told=list(told),
-        lines=lines,
+        trouble=done.trouble,
+        told=list(done.told),
+        lines=[one.words for one in done.changes],
         reboot=_reboot(),
         log=str(step.log),
-        diff={"before": before, "after": after} if changed else {},
+        diff={"before": before, "after": after} if done.changed else {},
     )
+    raise AssertionError
 
 
 def _reboot() -> list[str]:

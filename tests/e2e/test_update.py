@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from boxes import Box
@@ -79,6 +80,16 @@ def version(box: Box, name: str) -> str:
     return box.out(f"dpkg-query --show --showformat='${{Version}}' {name}")
 
 
+def book(box: Box, step: str) -> dict[str, Any]:
+    """What is written down of a step."""
+    read: dict[str, Any] = json.loads(box.out(f"cat /var/lib/hearth/updates/{step}/book.json"))
+    return read
+
+
+def state_of(box: Box, step: str) -> str:
+    return str(book(box, step)["state"])
+
+
 def service(command: str) -> dict[str, str]:
     return {"/usr/lib/systemd/system/lab-service.service": SERVICE.format(command=command)}
 
@@ -138,19 +149,47 @@ def test_docker_goes_forward_with_engines_out_of_the_way_and_they_run_again(box:
     assert box.active() == ["tiny-a"]
 
 
+def slow(unit: str) -> str:
+    """A package's script that takes its time, and restarts what it is for."""
+    return "sleep 15; " + RESTART.format(unit=unit)
+
+
+def test_an_update_whose_play_is_gone_ends_by_itself_and_engines_run_again(box: Box, archive: Archive) -> None:
+    archive.has("docker-lab", "3", then=slow("docker"))
+
+    box.play_until_killed("installing packages", 1.0, UPDATE)
+
+    assert version(box, "docker-lab") == "2"
+    box.out("while systemctl list-units --plain --no-legend 'hearth-update-*' | grep -q .; do sleep 0.5; done")
+    assert version(box, "docker-lab") == "3"
+    assert box.active() == ["tiny-a"]
+    assert state_of(box, "docker") == "installed"
+
+
+def test_the_next_run_waits_for_an_update_that_goes_on_and_looks_at_the_box(box: Box, archive: Archive) -> None:
+    archive.has("lab-service", "3", service("/bin/sleep 1d"), slow("lab-service"))
+    box.play_until_killed("installing packages", 1.0, UPDATE)
+
+    run = box.ok(UPDATE)
+
+    assert f"[{box.name}] installing packages" in run.output
+    assert version(box, "lab-service") == "3"
+    assert (state_of(box, "system"), state_of(box, "docker")) == ("confirmed", "confirmed")
+
+
 def test_a_service_that_does_not_run_any_more_takes_its_step_back(box: Box, archive: Archive) -> None:
     # The archive has the newest only: what was there before is packed again.
-    archive.forget("lab-service", "2")
+    archive.forget("lab-service", "3")
     archive.forget("lab-editor", "2")
     archive.has("lab-editor", "3")
     archive.has("new-lab", "1")
-    archive.has("lab-service", "3", service("/bin/false"), RESTART.format(unit="lab-service"), needs="new-lab")
+    archive.has("lab-service", "4", service("/bin/false"), RESTART.format(unit="lab-service"), needs="new-lab")
 
     run = box.play(UPDATE)
 
     assert run.code != 0
     assert "lab-service.service failed since then. The packages of before are back: lab-editor, lab-service" in run.flat
-    assert (version(box, "lab-editor"), version(box, "lab-service")) == ("2", "2")
+    assert (version(box, "lab-editor"), version(box, "lab-service")) == ("2", "3")
     assert box.sh("dpkg-query --show new-lab").returncode != 0
     assert box.out("systemctl is-active lab-service") == "active"
     assert "lab-editor" in box.out("apt-mark showauto lab-editor")
@@ -158,13 +197,13 @@ def test_a_service_that_does_not_run_any_more_takes_its_step_back(box: Box, arch
 
 
 def test_a_package_that_cannot_be_configured_takes_its_step_back(box: Box, archive: Archive) -> None:
-    archive.has("lab-service", "4", service("/bin/sleep infinity"), "echo nothing works here >&2; exit 3")
+    archive.has("lab-service", "5", service("/bin/sleep infinity"), "echo nothing works here >&2; exit 3")
 
     run = box.play(UPDATE)
 
     assert run.code != 0
     assert "The packages of before are back" in run.flat
-    assert version(box, "lab-service") == "2"
+    assert version(box, "lab-service") == "3"
     assert box.out("dpkg --audit") == ""
 
 
@@ -179,7 +218,7 @@ def test_a_package_of_two_architectures_goes_back_in_both(box: Box, archive: Arc
     for built_for in (own, "armhf"):
         archive.has("lab-twin", "2", architecture=built_for)
 
-    # lab-service 4, which cannot be configured, is still to be had.
+    # lab-service 5, which cannot be configured, is still to be had.
     run = box.play(UPDATE)
 
     assert run.code != 0
@@ -191,9 +230,9 @@ def test_a_package_of_two_architectures_goes_back_in_both(box: Box, archive: Arc
 
 
 def test_a_docker_that_does_not_run_is_taken_back_and_engines_answer(box: Box, archive: Archive) -> None:
-    archive.has("lab-service", "5", service("/bin/sleep infinity"), RESTART.format(unit="lab-service"))
+    archive.has("lab-service", "6", service("/bin/sleep infinity"), RESTART.format(unit="lab-service"))
     broken = {"/usr/lib/systemd/system/docker.service.d/lab.conf": "[Service]\nExecStart=\nExecStart=/bin/false\n"}
-    archive.has("docker-lab", "3", broken, "systemctl daemon-reload; systemctl restart docker || true")
+    archive.has("docker-lab", "4", broken, "systemctl daemon-reload; systemctl restart docker || true")
 
     run = box.play(UPDATE)
 
@@ -201,16 +240,16 @@ def test_a_docker_that_does_not_run_is_taken_back_and_engines_answer(box: Box, a
     assert "The update of what runs containers failed" in run.flat
     assert "everything that should run answers" in run.flat
     # What was well before stays.
-    assert version(box, "lab-service") == "5"
-    assert version(box, "docker-lab") == "2"
+    assert version(box, "lab-service") == "6"
+    assert version(box, "docker-lab") == "3"
     assert box.active() == ["tiny-a"]
-    archive.forget("docker-lab", "3")
+    archive.forget("docker-lab", "4")
 
 
 def test_packages_that_cannot_be_fetched_change_nothing(box: Box, archive: Archive) -> None:
     archive.has("lab-editor", "6")
-    archive.has("lab-service", "6", service("/bin/sleep infinity"))
-    box.out("printf x >>/srv/lab/lab-service_6_all.deb")
+    archive.has("lab-service", "7", service("/bin/sleep infinity"))
+    box.out("printf x >>/srv/lab/lab-service_7_all.deb")
 
     run = box.play(UPDATE)
 
@@ -221,29 +260,29 @@ def test_packages_that_cannot_be_fetched_change_nothing(box: Box, archive: Archi
 
 
 def test_an_update_that_was_cut_off_by_a_power_cut_is_gone_on_with(box: Box, archive: Archive) -> None:
-    slow = "touch /srv/lab/at-work; sleep 20; " + RESTART.format(unit="lab-service")
-    archive.has("lab-service", "6", service("/bin/sleep infinity"), slow)
+    then = "touch /srv/lab/at-work; " + slow("lab-service")
+    archive.has("lab-service", "7", service("/bin/sleep infinity"), then)
 
     def cut() -> None:
         box.out("until test -e /srv/lab/at-work; do sleep 0.2; done")
-        assert json.loads(box.out("cat /var/lib/hearth/updates/system/book.json"))["state"] == "begun"
+        assert state_of(box, "system") == "begun"
         box.cut_power()
 
     assert box.play_and("TASK [hearth.spark.updates : Install", cut, UPDATE).code != 0
 
     box.ok(UPDATE)
 
-    assert version(box, "lab-service") == "6"
+    assert version(box, "lab-service") == "7"
     assert box.out("dpkg --audit") == ""
-    book = json.loads(box.out("cat /var/lib/hearth/updates/system/book.json"))
-    assert (book["state"], {one["name"]: one["before"] for one in book["changes"]}["lab-service"]) == ("confirmed", "5")
+    before = {one["name"]: one["before"] for one in book(box, "system")["changes"]}
+    assert (state_of(box, "system"), before["lab-service"]) == ("confirmed", "6")
 
 
 def test_who_wants_to_goes_back_later(box: Box, archive: Archive) -> None:
     run = box.ok(UPDATE, "-e", "rollback=true")
 
-    assert "lab-service 6 → 5" in run.flat
-    assert version(box, "lab-service") == "5"
+    assert "lab-service 7 → 6" in run.flat
+    assert version(box, "lab-service") == "6"
     assert box.ok(UPDATE, "-e", "rollback=true").count("changed") == 0
 
 
