@@ -182,3 +182,41 @@ def test_every_pin_has_a_hash_and_no_place(lock: str) -> None:
     assert entries
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
     assert not re.search(r"--(find-links|index-url|extra-index-url)|file:", text)
+
+
+def options_of(*types: str) -> list[str]:
+    """Names of all public variables of such a type."""
+    specs = [load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"] for role in ROLES]
+    rows = [row for spec in specs for entry in spec.values() for row in (entry.get("options") or {}).items()]
+    return sorted({name for name, option in rows if option.get("type") in types})
+
+
+EXPRESSION = re.compile(r"\{[{%](.*?)[}%]\}|^ *(?:- |that: |when: )([^{\n]*)$", flags=re.MULTILINE | re.DOTALL)
+WORDS = [
+    *((name, "bool") for name in options_of("bool")),
+    *((name, "int|float") for name in options_of("int", "float")),
+]
+
+
+def expressions_with(name: str) -> list[str]:
+    """What roles and playbooks reckon with a variable. Modules make of a bare argument what it is, and so do people."""
+    found = []
+    files = [path for folder in ("roles", "playbooks") for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
+    for path in files:
+        if path.parent.name in ("tasks", "vars", "templates", "handlers", "playbooks"):
+            text = re.sub(r"^ *#.*$|'[^'\n]*'", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            # In vars, what is bare may become a member of anything.
+            bare = rf'(?<!"){{{{ {name} }}}}' if path.parent.name == "vars" else rf"{{{{ {name} }}}}"
+            code = ("".join(parts) for parts in EXPRESSION.findall(re.sub(bare, "", text)))
+            found += [
+                f"{path.relative_to(ROOT)}: {' '.join(one.split())}" for one in code if re.search(rf"\b{name}\b", one)
+            ]
+    return found
+
+
+@pytest.mark.parametrize(("name", "types"), WORDS, ids=[name for name, _ in WORDS])
+def test_a_variable_that_comes_as_a_word_means_what_it_says(name: str, types: str) -> None:
+    """-e name=false and lines of an INI inventory are words: "false" is as good as true, "5" * 1000 is long."""
+    converted = rf"\b{name}\b\s*(?:\|\s*default\([^)]*\)\s*)?\|\s*(?:{types}|string)\b"
+
+    assert [one for one in expressions_with(name) if re.search(rf"\b{name}\b", re.sub(converted, "", one))] == []
