@@ -17,7 +17,7 @@ from hearth.switching import jobrun
 
 if TYPE_CHECKING:
     import pytest
-    from switching import Box
+    from switchbox import Box
 
 # The exit code, and what went to stdout and stderr.
 Run = Callable[..., tuple[int, str, str]]

@@ -22,7 +22,7 @@ from modelruns import downloads, run_model  # noqa: F401
 from ollama_on_disk import OllamaOnDisk
 from ollama_server import OllamaServer
 from ollamas import asked, on_disk
-from switching import FLOOR_GIB, NEEDS, Box
+from switchbox import FLOOR_GIB, NEEDS, Box
 
 from hearth import contract
 from hearth.admission import admit, holders

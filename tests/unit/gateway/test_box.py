@@ -17,7 +17,7 @@ from hearth.gateway.scheduler.events import Loaded, LoadFailed
 from hearth.switching import switch, transition
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
     from tests.unit.conftest import MakeEngine, MakeState
 
 

@@ -18,7 +18,7 @@ from hearth.switching import journal
 from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 
 class Cut(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from test_dockerd import CDI, Docker
+from docker_played import CDI, Docker
 
 from ansible_collections.hearth.spark.plugins.module_utils import _dockerd, _dockerd_back, _program
 from ansible_collections.hearth.spark.plugins.modules import docker_daemon

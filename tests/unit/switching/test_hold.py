@@ -15,7 +15,7 @@ import pytest
 from hearth.switching import hold
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -15,7 +15,7 @@ import msgspec
 from hearth.switching import journal
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 # A process of its own that switches to "new", and gets as far as the start.
 SWITCHER = """
@@ -51,7 +51,7 @@ asyncio.run(switch.switch(known, Change(name="new", drain_s=0), host=host))
 def test_journal_and_lock_stand_up_to_a_process_that_is_really_killed(box: Box, tmp_path: Path) -> None:
     contract = tmp_path / "engines.json"
     contract.write_bytes(msgspec.json.encode(box.contract))
-    unit_tests, package = Path(__file__).parent, Path(journal.__file__).parents[2]
+    unit_tests, package = Path(__file__).parents[1], Path(journal.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{package}:{unit_tests}"}
     command = (sys.executable, "-c", SWITCHER, str(contract), str(box.host.run))
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as switcher:

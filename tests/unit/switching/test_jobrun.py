@@ -17,7 +17,7 @@ from hearth.switching.job import Job
 from hearth.switching.progress import Progress
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 TO_NEW = Change(name="new", drain_s=0)
 

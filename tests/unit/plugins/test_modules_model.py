@@ -24,7 +24,7 @@ from hearth.engines import units
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ansible_collections.hearth.spark.plugins.lookup.catalog import read
 from ansible_collections.hearth.spark.plugins.module_utils import _catalog, _engines
 from ansible_collections.hearth.spark.plugins.module_utils._fields import FieldError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {
     "vllm": {"engine": "vllm", "ref": "vllm/vllm-openai:v1", "architectures": ["arm64"]},
     "forked": {"engine": "vllm", "ref": "x/vllm:v1", "architectures": ["arm64"], "fork": "x"},

@@ -19,7 +19,7 @@ from hearth.switching import switch
 from hearth.switching.change import Change
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 HOLDER = """
 import sys

@@ -18,7 +18,7 @@ from hearth.switching import transition
 from hearth.switching.change import Change
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 UNIT = "hearth-fetch@new.service"
 

@@ -17,7 +17,7 @@ from hearth.download import Progress, Request, Result
 from hearth.errors import HearthError
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 
 @pytest.fixture

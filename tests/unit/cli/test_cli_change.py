@@ -19,7 +19,7 @@ from hearth.switching.change import Change
 from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 
 @pytest.fixture

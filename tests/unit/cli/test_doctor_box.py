@@ -26,7 +26,7 @@ from hearth.switching import journal
 from hearth.switching.journal import Journal
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 IMAGE = "registry.example/llama.cpp@sha256:0"
 

@@ -23,7 +23,7 @@ from hearth.switching.change import Change
 from hearth.switching.progress import Progress
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
     from hearth.switching.job import Job
 

@@ -16,7 +16,7 @@ from hearth.switching import switch
 from hearth.switching.change import Change
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 
 def metrics(count: int) -> bytes:

@@ -25,7 +25,7 @@ from hearth.switching.journal import Journal
 if TYPE_CHECKING:
     from fakes import ScriptedServer
     from ollama_server import OllamaServer
-    from switching import Box
+    from switchbox import Box
 
 
 @pytest.fixture

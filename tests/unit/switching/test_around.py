@@ -14,7 +14,7 @@ from hearth.switching.around import Around, around
 from hearth.switching.switch import box_lock
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 Go = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from fakes import CHAT, EMBEDDINGS, said
 from hearth import errors
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 LOG = ("last words of hearth-engine-new.service",)
 

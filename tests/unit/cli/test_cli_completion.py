@@ -16,7 +16,7 @@ from commands import Run
 from hearth.cli import app, arguments, completion
 
 if TYPE_CHECKING:
-    from switching import Box
+    from switchbox import Box
 
 
 @pytest.fixture
