@@ -84,7 +84,7 @@ class TestWhatFails:
     def test_a_file_whose_checksum_is_another(self, workshop: Workshop) -> None:
         workshop.box.out("mkdir -p /srv/served/files /srv/served/git && echo x >/srv/served/files/x.txt")
         workshop.serve()
-        add = f"ADD --checksum=sha256:{'ab' * 32} http://{workshop.host()}:8123/x.txt /x\n"
+        add = f"ADD --checksum=sha256:{'ab' * 32} http://{workshop.tools()[1]}:8123/x.txt /x\n"
         recipe = workshop.recipe("checksum", add)
         failed = workshop.build(recipe)
         assert "building checksum failed at image 2/2: ADD http" in failed.sentence
@@ -239,7 +239,7 @@ class TestTheRecipesOfTheCatalog:
         # The wheel of PyPI in place of the image that it is in; nothing of it is run.
         base = workshop.recipe(
             "sglang-base",
-            f"FROM {workshop.tools()}\n"
+            f"FROM {workshop.tools()[0]}\n"
             "RUN pip download --quiet --no-deps --python-version 3.12 --platform manylinux_2_34_aarch64 "
             "--only-binary :all: --dest /tmp sglang==0.5.21 \\\n"
             " && unzip -q /tmp/sglang-*.whl 'sglang/__init__.py' 'sglang/srt/models/mllama4.py' "

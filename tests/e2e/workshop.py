@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import shlex
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,7 @@ from ansible_collections.hearth.spark.plugins.module_utils import _recipes
 RECIPES = "/var/lib/hearth/recipes"
 LOG = "/var/log/hearth/build-{}.log"
 REGISTRY = "registry.hearth.test:5000"
+TOOLS = ROOT / "lab/recipe_tools"
 # The box half, as the job of images calls it; a line of JSON for whatever is told.
 _SCRIPT = """
 import json, sys
@@ -60,7 +60,7 @@ class Workshop:
     def __init__(self, box: Box, folder: Path) -> None:
         self.box = box
         self._folder = folder
-        self._tools = ""
+        self._tools = self._host = ""
         self._run = secrets.token_hex(4)
 
     def recipe(self, name: str, dockerfile: str, *, settings: str = "disk_gb = 0.1\n", **files: str) -> _recipes.Recipe:
@@ -141,48 +141,38 @@ class Workshop:
             assert time.monotonic() < deadline, script
             time.sleep(0.3)
 
-    def host(self) -> str:
-        """The box, as containers in it reach it."""
-        return self.box.out("docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}'")
+    def tools(self) -> tuple[str, str]:
+        """What recipes find in their base images, but for CUDA and torch: an image in the lab's registry, by digest.
 
-    def tools(self) -> str:
-        """An image in the lab's registry, by digest: what recipes find in their base images, but for CUDA and torch."""
+        And the box, as containers in it reach it.
+        """
         if not self._tools:
+            self._copy(TOOLS, "/srv")
             name = f"{REGISTRY}/recipe-tools:{self.box.name}"
-            text = shlex.quote((ROOT / "lab/recipe_tools/Dockerfile").read_text(encoding="utf-8"))
-            self.box.out(
-                "mkdir -p /srv/tools/ca && cp /usr/local/share/ca-certificates/*.crt /srv/tools/ca/ && "
-                f"printf %s {text} >/srv/tools/Dockerfile && "
-                f"docker build -q --build-arg BASE={self.box.image} -t {name} /srv/tools && "
-                f"docker push -q {name}",
-                timeout_s=900,
-            )
-            self._tools = self.box.out(f"docker image inspect {name} --format '{{{{index .RepoDigests 0}}}}'")
-        return self._tools
+            made = self.box.out(f"/srv/{TOOLS.name}/on_box.sh tools {self.box.image} {name}", timeout_s=900)
+            self._tools, self._host = made.splitlines()
+        return self._tools, self._host
+
+    def _copy(self, what: Path, where: str) -> None:
+        subprocess.run(["docker", "cp", "--quiet", str(what), f"{self.box.name}:{where}"], check=True, timeout=120)
 
     def stand_in(self, name: str, *, stage: str = "prepared") -> Path:
         """A copy of a recipe of the catalog with the stand-ins of lab/recipe.py, which the box serves."""
         out, served = self._folder / "stand-in" / name, self._folder / "served"
         command = [sys.executable, str(ROOT / "lab/recipe.py"), name, str(out), str(served)]
-        subprocess.run([*command, "--base", self.tools(), "--host", self.host()], check=True, timeout=120)
+        base, host = self.tools()
+        subprocess.run([*command, "--base", base, "--host", host], check=True, timeout=120)
         self.box.out("rm -rf /srv/served")
-        subprocess.run(
-            ["docker", "cp", "--quiet", str(served), f"{self.box.name}:/srv/served"], check=True, timeout=120
-        )
+        self._copy(served, "/srv/served")
         self.serve()
         settings = out / "recipe.toml"
         settings.write_text(settings.read_text().replace('stage = "prepared"', f'stage = "{stage}"'))
         return out
 
     def serve(self) -> None:
-        """Serve what is in /srv/served: git://…:9418 and http://…:8123."""
-        units = {
-            "lab-git": "git daemon --export-all --reuseaddr --base-path=/srv/served/git",
-            "lab-files": "python3 -m http.server 8123 --directory /srv/served/files",
-        }
-        for unit, command in units.items():
-            self.box.out(f"systemctl stop {unit} 2>/dev/null; systemd-run --quiet --collect --unit={unit} {command}")
-        self.until("python3 -c 'import socket; [socket.create_connection((\"127.0.0.1\", p)) for p in (9418, 8123)]'")
+        """Serve what is in /srv/served."""
+        self.tools()
+        self.box.out(f"/srv/{TOOLS.name}/on_box.sh serve")
 
 
 def outcome(text: str) -> Outcome:
