@@ -138,6 +138,14 @@ log:
   description: What apt said, a file on the box.
   returned: success
   type: str
+attach:
+  description: The work that goes on, for the option of this name.
+  returned: when it has not ended within O(wait)
+  type: str
+doing:
+  description: What goes on just now, in words.
+  returned: when it has not ended within O(wait)
+  type: str
 """
 
 import tempfile
@@ -181,7 +189,7 @@ def main() -> None:
     try:
         _run(module)
     except HearthError as error:
-        module.fail_json(msg=f"{error}.", log=list(error.log))
+        module.fail_json(msg=f"{error}.")
 
 
 def _run(module: AnsibleModule) -> NoReturn:
@@ -230,7 +238,7 @@ def _wait(module: AnsibleModule, asked: Request, at: Job) -> NoReturn:
         # It was another play's, whose failure is no business of this one.
         _answer_at_once(module, asked)
     if at.failure is not None:
-        module.fail_json(msg=f"{at.failure.sentence}.", log=list(at.failure.log))
+        module.fail_json(msg=f"{at.failure.sentence}.")
     # A job that is done has one.
     _exit(module, asked, at.result or Result(changed=False))
 
