@@ -23,7 +23,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
-from hearth import state
+from hearth import programs, state
 from hearth.errors import HearthError, SystemdError
 
 # How many files of jobs that ended are kept, for whoever still waits for them, and to look at.
@@ -296,8 +296,11 @@ def _main_pid(unit: str) -> int:
 
 
 def _run(*command: str) -> str:
+    def ask() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMD_TIMEOUT_S, check=False)
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMD_TIMEOUT_S, check=False)
+        done = programs.patiently(ask, begins=command[0] == "systemd-run")
     except OSError as error:
         raise SystemdError(f"{command[0]} cannot be run ({error.strerror}): is this a systemd host?") from None
     except subprocess.TimeoutExpired:

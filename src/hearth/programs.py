@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,15 @@ from collections.abc import Callable
 NO_PROGRAM, LATE = 127, 124
 # Where programs lie that a service's PATH may leave out.
 FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
+# What its programs say while systemd replaces itself, as after an update of its own package (seen: 257, daemon-reexec).
+_AWAY = re.compile(r"Connection refused|Connection reset by peer|Transport endpoint is not connected")
+# The same before anything was asked.
+_UNREACHED = re.compile(r"Failed to connect to .*: Connection refused")
+# Seen: under a second.
+_AWAY_S = 15.0
+_AGAIN_S = 0.2
+
+Done = subprocess.CompletedProcess[str]
 
 
 def found(name: str) -> str | None:
@@ -20,35 +30,35 @@ def found(name: str) -> str | None:
     return shutil.which(name, path=FOLDERS)
 
 
-def run(
-    *command: str, timeout_s: float, meanwhile: Callable[[], None] | None = None, every_s: float = 1.0
-) -> subprocess.CompletedProcess[str]:
-    """The program's end, with what it said; NO_PROGRAM as exit code where there is none, LATE where it did not end.
-
-    ``meanwhile`` is called every ``every_s`` seconds while it runs.
-    """
+def run(*command: str, timeout_s: float) -> Done:
+    """The program's end, with what it said; NO_PROGRAM as exit code where there is none, LATE where it did not end."""
     program = found(command[0])
     if program is None:
         return subprocess.CompletedProcess(command, NO_PROGRAM, "", f"{command[0]} is not installed")
-    deadline = time.monotonic() + timeout_s
-    with subprocess.Popen(
-        (program, *command[1:]),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-    ) as process:
-        while True:
-            try:
-                out, err = process.communicate(timeout=max(0.0, min(every_s, deadline - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                if time.monotonic() >= deadline:
-                    process.kill()
-                    process.communicate()
-                    return subprocess.CompletedProcess(command, LATE, "", f"no end after {timeout_s:.0f} s")
-                if meanwhile is not None:
-                    meanwhile()
-            else:
-                return subprocess.CompletedProcess(command, process.returncode, out, err)
+    try:
+        return subprocess.run(
+            (program, *command[1:]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, LATE, "", f"no end after {timeout_s:.0f} s")
+
+
+def patiently(ask: Callable[[], Done], *, begins: bool = False) -> Done:
+    """What a program of systemd's says, asked again while systemd replaces itself.
+
+    With ``begins`` it begins something, which must not happen twice: only what was never asked is asked again.
+    """
+    deadline = time.monotonic() + _AWAY_S
+    while True:
+        done = ask()
+        away = done.returncode and (_UNREACHED if begins else _AWAY).search(done.stderr)
+        if not away or time.monotonic() >= deadline:
+            return done
+        time.sleep(_AGAIN_S)

@@ -30,19 +30,22 @@ class Played:
         # Words of a command that fails, and what it says.
         self.fails: dict[str, str] = {}
         self.said: list[str] = []
+        # Of apt's unit: what it is in the end, and before that, the last one first.
+        self.states = ["inactive"]
+        # What systemctl says as long as systemd does not answer.
+        self.away: list[str] = []
         self.at_work: Callable[[], None] = lambda: None
 
-    def __call__(
-        self, *command: str, timeout_s: float, meanwhile: Callable[[], None] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *command: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
         words = " ".join(command)
         out, code = "", 0
         if command[0] == "systemd-run":
             program = next(place for place, word in enumerate(command) if place and not word.startswith("-"))
             done = self._work(" ".join([Path(command[program]).name, *command[program + 1 :]]))
-            if meanwhile is not None:
-                meanwhile()
-            return done
+            if done.stderr:
+                (self.folder / "apt.log").write_text(done.stderr)
+            self.states = ["failed" if done.returncode else "inactive", "active"]
+            return subprocess.CompletedProcess(command, 0, "", "")
         if command[:2] == ("apt-get", "--simulate"):
             out = "".join(self._inst(name) for name in self.newer if not self._held(name, words))
         elif command[0] == "dpkg-query":
@@ -56,6 +59,10 @@ class Played:
             )
         elif command[:2] == ("apt-mark", "showauto"):
             out = "curl\n"
+        elif command[:2] == ("systemctl", "show") and self.away:
+            return subprocess.CompletedProcess(command, 1, "", self.away.pop())
+        elif command[:2] == ("systemctl", "show"):
+            out = (self.states.pop() if len(self.states) > 1 else self.states[0]) + "\n"
         elif command[0] == "systemctl":
             out = "".join(f"{unit} loaded failed failed\n" for unit in self.failed)
             code = 3 if "is-active" in words else 0

@@ -32,7 +32,7 @@ from huggingface_hub.utils import logging
 from huggingface_hub.utils._http import get_session, hf_raise_for_status, parse_ratelimit_headers
 from huggingface_hub.utils._validators import validate_repo_id
 
-from hearth import __version__
+from hearth import __version__, proxy
 from hearth.download.errors import DownloadError, TransientError
 from hearth.download.pieces import gathered
 from hearth.download.plan import File, safe
@@ -167,7 +167,8 @@ class Hub:
             return DownloadError(f"{what!r} is no name of a repository (owner/name): correct the model's file")
         if isinstance(error, httpx2.TransportError):
             words = " ".join(str(error).split()) or type(error).__name__
-            return TransientError(f"{what}: the way to {_host(self.endpoint, error)} broke ({words})")
+            url = _asked(self.endpoint, error)
+            return TransientError(f"{what}: the way to {_host(url)}{proxy.by(url)} broke ({words})")
         return DownloadError(f"{what} could not be fetched ({error}): is {self.endpoint} the address of a hub?")
 
     def _why_refused(self, error: HfHubHTTPError, what: str) -> DownloadError | TransientError:
@@ -275,9 +276,12 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-def _host(url: str, error: Exception | None = None) -> str:
-    """Whom it was about: a redirect may have led elsewhere."""
-    if isinstance(error, httpx2.RequestError):
-        with suppress(RuntimeError):
-            url = str(error.request.url)
+def _host(url: str) -> str:
     return urlsplit(url).netloc
+
+
+def _asked(url: str, error: httpx2.RequestError) -> str:
+    """What it was about: a redirect may have led elsewhere."""
+    with suppress(RuntimeError):
+        return str(error.request.url)
+    return url

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import msgspec
 
-from hearth import __version__
+from hearth import __version__, proxy
 from hearth.download.errors import DownloadError, TransientError
 from hearth.download.pieces import gathered
 from hearth.download.plan import File
@@ -220,7 +220,8 @@ class Registry:
                 f"the certificate of {host} is not trusted ({words}): put its authority into "
                 f"{self._certificates}/{host}/ca.crt, as for Docker itself"
             )
-        return TransientError(f"{self._reference.name}: the way to {host} broke ({words})")
+        way = proxy.by(self._endpoints[0].base, self._settings.proxies)
+        return TransientError(f"{self._reference.name}: the way to {host}{way} broke ({words})")
 
     def _refusal(self, response: httpx2.Response) -> DownloadError | TransientError:
         code, words = _first_error(response)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Sequence
 
 from hearth import programs
@@ -15,7 +14,7 @@ ASKED_S = 300.0
 _ENGINE = re.compile(r"hearth-engine-(\S+)\.service(?:\s.*)?")
 _WORDS = re.compile(r"^[EW]: *(.+)$|^dpkg: (.+)$", flags=re.MULTILINE)
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., programs.Done]
 
 
 class Packages:
@@ -24,7 +23,10 @@ class Packages:
     def __init__(self, run: Run = programs.run) -> None:
         self._run = run
 
-    def ask(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def ask(self, *command: str) -> programs.Done:
+        """A program's answer; of systemd's, also where an update just now replaced systemd itself."""
+        if command[0] == "systemctl":
+            return programs.patiently(lambda: self._run(*command, timeout_s=ASKED_S))
         return self._run(*command, timeout_s=ASKED_S)
 
     def native(self) -> str:
@@ -101,5 +103,5 @@ def complaints(said: str) -> list[str]:
     return list(dict.fromkeys((of_apt or of_dpkg).strip() for of_apt, of_dpkg in _WORDS.findall(said)))
 
 
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
+def _reason(done: programs.Done) -> str:
     return "; ".join(complaints(done.stdout + "\n" + done.stderr)[:3]) or f"it ended with {done.returncode}"

@@ -25,6 +25,8 @@ PREFERENCES = Path("/etc/apt/preferences")
 UNIT = "hearth-apt.service"
 # A whole release's packages on a slow disk.
 _WORK_S = 7200.0
+# How long to wait between two looks at apt: at first, and later.
+_LOOK_S = (0.05, 1.0)
 # A service that dies at once after its restart has died by then (systemd's RestartSec= is 0.1 s where it says nothing).
 _SETTLED_S = 3.0
 # A file of settings that the box's owner has changed stays as it is.
@@ -131,12 +133,7 @@ class Step:
         book = self.book()
         if book is None or book.state != "begun":
             return
-        deadline = time.monotonic() + _WORK_S
-        while self.packages.ask("systemctl", "is-active", "--quiet", UNIT).returncode == 0:
-            if time.monotonic() >= deadline:
-                raise UpdateError(f"{UNIT} of an earlier run does not end: see {self.log}")
-            self._tell("waiting for apt, which an earlier run began")
-            time.sleep(1)
+        self._ended(lambda: self._tell("waiting for apt, which an earlier run began"))
         self._work(*_CONFIGURE, telling="finishing what was cut off")
 
     def prepare(self, plan: Plan) -> tuple[Change, ...]:
@@ -304,12 +301,11 @@ class Step:
         def tell() -> None:
             self._tell(telling, changes.at_work(self._said(begins), count) if count else "")
 
-        tell()
-        done = self._run(
+        self._clear()
+        words = (
             "systemd-run",
             "--quiet",
-            "--wait",
-            "--collect",
+            "--service-type=exec",
             f"--unit={UNIT}",
             "--description=Hearth: packages of the box",
             f"--property=StandardOutput=append:{self.log}",
@@ -318,14 +314,34 @@ class Step:
             *(f"--setenv={setting}" for setting in _SETTINGS),
             program,
             *command[1:],
-            timeout_s=_WORK_S,
-            meanwhile=tell,
         )
-        if not done.returncode:
+        begun = programs.patiently(lambda: self._run(*words, timeout_s=packages.ASKED_S), begins=True)
+        if begun.returncode:
+            return f"{command[0]} could not be begun: {' '.join(begun.stderr.split())}"
+        if self._ended(tell):
             return ""
-        said = self._said(begins)
-        words = packages.complaints(said) or packages.complaints(done.stderr)
-        return "; ".join((words or [f"{command[0]} ended with {done.returncode}"])[:3])
+        self._clear()
+        complaints = packages.complaints(self._said(begins)) or [f"{command[0]} failed, see {self.log}"]
+        return "; ".join(complaints[:3])
+
+    def _ended(self, meanwhile: Callable[[], None]) -> bool:
+        """Wait until apt's unit has ended; whether it ended well. Raises UpdateError.
+
+        systemd is asked for its state, and nobody waits by a connection: apt may just be replacing systemd.
+        """
+        deadline, pause_s = time.monotonic() + _WORK_S, _LOOK_S[0]
+        while time.monotonic() < deadline:
+            meanwhile()
+            state_now = self.packages.ask("systemctl", "show", "--value", "--property=ActiveState", UNIT).stdout.strip()
+            if state_now in ("inactive", "failed"):
+                return state_now == "inactive"
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LOOK_S[1])
+        raise UpdateError(f"{UNIT} does not end: see {self.log}")
+
+    def _clear(self) -> None:
+        """A unit that failed is known, and in the way, until somebody clears it."""
+        self.packages.ask("systemctl", "reset-failed", UNIT)
 
     def _said(self, begins: int) -> str:
         """What apt wrote into its log from there on."""

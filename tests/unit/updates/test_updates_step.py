@@ -77,6 +77,16 @@ def test_how_far_apt_is_is_told(played: Played) -> None:
     assert "installing packages | installing packages: 1 of 1 unpacked, curl" in told
 
 
+def test_an_apt_that_replaces_systemd_is_waited_for(
+    step: Step, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.programs, "_AGAIN_S", 0.0)
+    played.away = ["Failed to get properties: Transport endpoint is not connected"] * 3
+
+    assert install(step) == ""
+    assert played.away == []
+
+
 def test_what_the_sources_do_not_have_any_more_is_packed_again(step: Step, played: Played) -> None:
     played.in_sources = set()
 
