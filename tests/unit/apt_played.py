@@ -62,6 +62,7 @@ class Played:
         elif command[:2] == ("systemctl", "show") and self.away:
             return subprocess.CompletedProcess(command, 1, "", self.away.pop())
         elif command[:2] == ("systemctl", "show"):
+            self.said.append(words)
             out = (self.states.pop() if len(self.states) > 1 else self.states[0]) + "\n"
         elif command[0] == "systemctl":
             out = "".join(f"{unit} loaded failed failed\n" for unit in self.failed)

@@ -129,12 +129,10 @@ class Step:
     # Doing it.
 
     def recover(self) -> None:
-        """Wait for an apt that goes on without whoever began it, and finish what a power cut left of one."""
+        """Finish what was cut off, as by a power cut."""
         book = self.book()
-        if book is None or book.state != "begun":
-            return
-        self._ended(lambda: self._tell("waiting for apt, which an earlier run began"))
-        self._work(*_CONFIGURE, telling="finishing what was cut off")
+        if book is not None and book.state == "begun":
+            self._work(*_CONFIGURE, telling="finishing what was cut off")
 
     def prepare(self, plan: Plan) -> tuple[Change, ...]:
         """Have everything on the box that the step needs, and the packages of before; returns the step's changes.
@@ -296,6 +294,8 @@ class Step:
         program = programs.found(command[0])
         if program is None:
             return f"{command[0]} is not installed"
+        # Whoever began it may have been killed: it goes on.
+        self._ended(lambda: None)
         begins = self.log.stat().st_size if self.log.exists() else 0
 
         def tell() -> None:

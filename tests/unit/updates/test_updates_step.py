@@ -87,6 +87,17 @@ def test_an_apt_that_replaces_systemd_is_waited_for(
     assert played.away == []
 
 
+def test_an_apt_whose_job_was_killed_is_waited_for(step: Step, played: Played) -> None:
+    played.states = ["inactive", "active", "active"]
+
+    install(step)
+
+    assert played.did("systemctl show", "apt-get --download-only")[:4] == [
+        *["systemctl show"] * 3,
+        "apt-get --download-only",
+    ]
+
+
 def test_what_the_sources_do_not_have_any_more_is_packed_again(step: Step, played: Played) -> None:
     played.in_sources = set()
 
