@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
+# What names it, in both spellings that are in use.
+VARIABLES = tuple(name for low in ("http", "https", "all", "no") for name in (f"{low}_proxy", f"{low}_proxy".upper()))
+
 
 def by(url: str, more: Mapping[str, str] | None = None) -> str:
     """For a sentence: " by the proxy host:port" where the way to ``url`` leads over one; never its user and password.

@@ -32,6 +32,7 @@ class Played:
         self.said: list[str] = []
         # Of apt's unit: what it is in the end, and before that, the last one first.
         self.states = ["inactive"]
+        self.begun: list[tuple[str, ...]] = []
         # What systemctl says as long as systemd does not answer.
         self.away: list[str] = []
         self.at_work: Callable[[], None] = lambda: None
@@ -40,6 +41,7 @@ class Played:
         words = " ".join(command)
         out, code = "", 0
         if command[0] == "systemd-run":
+            self.begun.append(command)
             program = next(place for place, word in enumerate(command) if place and not word.startswith("-"))
             done = self._work(" ".join([Path(command[program]).name, *command[program + 1 :]]))
             if done.stderr:

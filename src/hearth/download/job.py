@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from hearth import jobs, state
+from hearth import jobs, proxy, state
 from hearth.download import manifest
 from hearth.download.meter import Progress
 from hearth.download.request import Request, Result
@@ -71,11 +71,7 @@ class Job(jobs.Job, frozen=True, kw_only=True):
         "--property=PrivateTmp=yes",
     )
     # The way out, where a box has one of its own, and whom to trust on it.
-    VARIABLES: ClassVar[tuple[str, ...]] = (
-        *(name for low in ("http", "https", "all", "no") for name in (f"{low}_proxy", f"{low}_proxy".upper())),
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-    )
+    VARIABLES: ClassVar[tuple[str, ...]] = (*proxy.VARIABLES, "SSL_CERT_FILE", "SSL_CERT_DIR")
 
     do: Do
     requests: tuple[Request, ...]

@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from hearth import jobs, state
-from hearth.download import job as downloads
+from hearth import jobs, proxy, state
 from hearth.switching.change import DRAIN_S
 from hearth.updates.changes import Result
 from hearth.updates.step import FOLDER as KEPT
@@ -52,8 +51,8 @@ class Job(jobs.Job, frozen=True, kw_only=True):
     OF: ClassVar[str] = "of"
     LOOK: ClassVar[str] = "run the play again"
     AGAIN: ClassVar[str] = "it goes on where it was"
-    # apt has its own settings of proxies, and may be told of them by the environment as well.
-    VARIABLES: ClassVar[tuple[str, ...]] = downloads.Job.VARIABLES
+    # For apt, which goes by them where it has no settings of its own.
+    VARIABLES: ClassVar[tuple[str, ...]] = proxy.VARIABLES
 
     request: Request
     now: str = ""

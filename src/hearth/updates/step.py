@@ -8,6 +8,7 @@ done. A run that was cut off is gone on with by the next one.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from hearth import programs, state
+from hearth import programs, proxy, state
 from hearth.updates import changes, packages
 from hearth.updates.changes import Book, Change, UpdateError
 from hearth.updates.packages import Packages, Run
@@ -312,6 +313,8 @@ class Step:
             f"--property=StandardError=append:{self.log}",
             *([f"--working-directory={self.folder}"] if folder else []),
             *(f"--setenv={setting}" for setting in _SETTINGS),
+            # By name alone: there may be a password in it.
+            *(f"--setenv={name}" for name in proxy.VARIABLES if name in os.environ),
             program,
             *command[1:],
         )

@@ -98,6 +98,17 @@ def test_an_apt_whose_job_was_killed_is_waited_for(step: Step, played: Played) -
     ]
 
 
+def test_apt_gets_the_proxy_of_the_play_and_no_command_line_its_password(
+    step: Step, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy.lan:3128")
+
+    install(step)
+
+    assert all("--setenv=https_proxy" in words for words in played.begun)
+    assert "secret" not in " ".join(word for words in played.begun for word in words)
+
+
 def test_what_the_sources_do_not_have_any_more_is_packed_again(step: Step, played: Played) -> None:
     played.in_sources = set()
 
