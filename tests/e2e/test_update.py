@@ -166,6 +166,7 @@ def test_an_update_whose_play_is_gone_ends_by_itself_and_engines_run_again(box: 
     assert version(box, "docker-lab") == "3"
     assert box.active() == ["tiny-a"]
     assert state_of(box, "docker") == "installed"
+    assert "nobody has looked whether all is well" in box.sh("hearth doctor").stdout
 
 
 def test_the_next_run_waits_for_an_update_that_goes_on_and_looks_at_the_box(box: Box, archive: Archive) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hearth.engines.units import UnitState
     from hearth.guard.record import Ended
     from hearth.memory import Memory
+    from hearth.updates.changes import Book
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -209,6 +210,20 @@ def change(pending: Pending | None) -> Check:
     if pending.holder:
         return ok("change", pending.words)
     return failed("change", pending.words, pending.remedy)
+
+
+def updates(books: Mapping[str, Book], holder: str) -> Check:
+    """That the last update came to its end. ``holder``: who is at one now, in words; ``books`` by step."""
+    play = "ansible-playbook playbooks/update.yml"
+    if holder:
+        return ok("updates", f"one is under way ({holder})")
+    for step, book in books.items():
+        if book.state == "begun":
+            return warning("updates", f"the step {step} of {book.at} was cut off", f"{play} goes on with it")
+        if book.state == "installed":
+            said = f"since the step {step} of {book.at} nobody has looked whether all is well"
+            return warning("updates", said, f"{play} looks, and takes it back where it is not")
+    return ok("updates", "none is open")
 
 
 def _and(names: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from hearth.gateway import keys, settings
 from hearth.guard import record
 from hearth.local import LocalConnection
 from hearth.switching import transition
+from hearth.updates import step
 
 if TYPE_CHECKING:
     from hearth.engines.units import UnitState
@@ -80,6 +81,14 @@ def _all(path: Path, places: Places) -> Iterator[Check]:
     yield from _gateway(places.gateway)
     yield from _host(known, states, places)
     yield doctor.change(standing.pending(host.run))
+    yield _updates(host.measured.with_name(step.FOLDER.name))
+
+
+def _updates(folder: Path) -> Check:
+    try:
+        return doctor.updates(step.books(folder), state.holder(folder / step.LOCK))
+    except HearthError as error:
+        return doctor.failed("updates", str(error))
 
 
 def _resolved(venv: Path) -> str:

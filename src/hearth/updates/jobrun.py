@@ -34,10 +34,10 @@ class _Record(jobs.Record[Job]):
 
 
 def _alone() -> AbstractContextManager[None]:
-    """One update of a box at a time."""
-    path = step.FOLDER / "lock"
     return state.locked(
-        path, 0.0, lambda who: BusyError(f"another update of this box is under way ({who}): wait for its end")
+        step.FOLDER / step.LOCK,
+        0.0,
+        lambda who: BusyError(f"another update of this box is under way ({who}): wait for its end"),
     )
 
 

@@ -22,6 +22,8 @@ from hearth.updates.changes import Book, Change, UpdateError
 from hearth.updates.packages import Packages, Run
 
 FOLDER = state.LEARNED / "updates"
+# One update of a box at a time.
+LOCK = "lock"
 PREFERENCES = Path("/etc/apt/preferences")
 UNIT = "hearth-apt.service"
 # A whole release's packages on a slow disk.
@@ -43,6 +45,12 @@ Tell = Callable[[str, str], None]
 
 def say_nothing(_phase: str, _words: str) -> None:
     """For callers whom nobody watches."""
+
+
+def books(folder: Path = FOLDER) -> dict[str, Book]:
+    """What is known of the last update, by step; empty where there was none. Raises UpdateError."""
+    found = {path.parent.name: Step(path.parent.name, folder=folder).book() for path in folder.glob("*/book.json")}
+    return {name: book for name, book in sorted(found.items()) if book is not None}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

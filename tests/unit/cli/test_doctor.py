@@ -15,6 +15,7 @@ from hearth.cli.standing import Pending
 from hearth.contract import Engine
 from hearth.engines.units import UnitState
 from hearth.memory import Memory
+from hearth.updates.changes import Book, State
 
 if TYPE_CHECKING:
     from tests.unit.conftest import MakeEngine, MakeState
@@ -235,6 +236,26 @@ class TestChange:
         assert check.verdict == "failed"
         assert check.says == ("a change to scout that began at 2026-11-21T05:00:00Z was cut off (before it, qwen ran)")
         assert check.remedy.endswith("for example hearth switch scout")
+
+
+class TestUpdates:
+    @staticmethod
+    def book(state: State) -> Book:
+        return Book(state=state, at="2026-11-28T17:00:00+00:00", changes=())
+
+    def test_none_or_one_that_ended_is_well(self) -> None:
+        assert doctor.updates({}, "").verdict == "ok"
+        assert doctor.updates({"system": self.book("confirmed"), "docker": self.book("reverted")}, "").verdict == "ok"
+
+    def test_one_under_way_is_well(self) -> None:
+        assert doctor.updates({"docker": self.book("begun")}, "pid 7, since 05:00:00").verdict == "ok"
+
+    def test_one_that_was_cut_off_says_what_to_do(self) -> None:
+        check = doctor.updates({"system": self.book("confirmed"), "docker": self.book("begun")}, "")
+
+        assert check.verdict == "warning"
+        assert check.says == "the step docker of 2026-11-28T17:00:00+00:00 was cut off"
+        assert check.remedy == "ansible-playbook playbooks/update.yml goes on with it"
 
 
 def test_a_person_reads_verdict_check_finding_remedy_and_a_count() -> None:

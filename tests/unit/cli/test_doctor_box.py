@@ -156,7 +156,34 @@ def test_a_box_that_is_well_is_well_in_all_checks(box: Box, places: examine.Plac
         "swap",
         "kernel",
         "change",
+        "updates",
     ]
+
+
+@pytest.mark.usefixtures("docker", "key")
+def test_an_update_that_nobody_finished_is_a_warning(box: Box, places: examine.Places) -> None:
+    book = box.host.measured.with_name("updates") / "docker" / "book.json"
+    book.parent.mkdir(parents=True)
+    book.write_text('{"state": "installed", "at": "2026-11-28T17:00:00+00:00", "changes": []}')
+
+    (found,) = checks(box, places)["updates"]
+
+    assert (found.verdict, found.remedy) == (
+        "warning",
+        "ansible-playbook playbooks/update.yml looks, and takes it back where it is not",
+    )
+
+
+@pytest.mark.usefixtures("docker", "key")
+def test_what_is_known_of_an_update_and_cannot_be_read_is_named(box: Box, places: examine.Places) -> None:
+    book = box.host.measured.with_name("updates") / "system" / "book.json"
+    book.parent.mkdir(parents=True)
+    book.write_text("{")
+
+    (found,) = checks(box, places)["updates"]
+
+    assert found.verdict == "failed"
+    assert str(book) in found.says
 
 
 def test_without_a_contract_the_rest_is_checked_all_the_same(box: Box, places: examine.Places, docker: Docker) -> None:
